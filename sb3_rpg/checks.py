@@ -1,0 +1,117 @@
+"""Bad input is refused before training starts, or at the step where it arrives, by an error that names the remedy."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_rpg.precision import PRECISIONS
+
+if TYPE_CHECKING:
+    from sb3_rpg.rpg import RPG
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _require_integer(name: str, value: Any, minimum: int, remedy: str = "") -> None:
+    ok = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= minimum
+    _require(bool(ok), f"`{name}` must be an integer of at least {minimum}, got {value!r}{remedy and '; ' + remedy}")
+
+
+def check_arguments(model: "RPG") -> None:
+    """
+    :param model: freshly constructed, before its networks exist
+    :raises ValueError: naming the argument, its value and the remedy
+    """
+    _require_integer("horizon", model.horizon, 1, "3 is the paper's, 1 fits episodes of a single step")
+    _require_integer("target_horizon", model.target_horizon, 1, "1 is the fastest, None means `horizon`")
+    _require_integer("policy_delay", model.policy_delay, 1)
+    _require_integer("target_update_interval", model.target_update_interval, 1)
+    _require_integer("batch_size", model.batch_size, 1)
+    _require_integer("buffer_size", model.buffer_size, 1)
+    _require_integer("intrinsic_batch_size", model.intrinsic_batch_size, 1)
+    _require_integer("plan_horizon", model.plan_horizon, 1)
+    if model.plan_every is not None:
+        _require_integer("plan_every", model.plan_every, 0, "None never plans, 0 plans at an episode's start only")
+    _require(0.0 < model.gamma <= 1.0, f"`gamma` must be in (0, 1], got {model.gamma!r}")
+    _require(0.0 < model.tau <= 1.0, f"`tau` must be in (0, 1], got {model.tau!r}")
+    _require(model.value_weight_decay > 0.0, f"`value_weight_decay` must be positive, got {model.value_weight_decay!r}")
+    _require(model.max_grad_norm >= 0.0, f"`max_grad_norm` must be at least 0 (0: no clipping), got {model.max_grad_norm!r}")
+    _require(model.precision in PRECISIONS, f"`precision` must be one of {', '.join(PRECISIONS)}, got {model.precision!r}")
+    known = {"consistency", "reward", "value", "termination"}
+    unknown = set(model.loss_weights) - known
+    _require(not unknown, f"`loss_weights` has unknown terms {sorted(unknown)}; known: {', '.join(sorted(known))}")
+    _require(
+        model.n_steps == 1,
+        f"`n_steps={model.n_steps}` is not supported: RPG's returns over several steps are imagined; "
+        "use `horizon` and `target_horizon` instead",
+    )
+    _require(
+        not model.use_sde,
+        "`use_sde=True` is not supported: z, constant within an episode, is RPG's exploration that is consistent in time",
+    )
+    _require(
+        not model.optimize_memory_usage,
+        "`optimize_memory_usage=True` is not supported: segments need the final observation of each episode; "
+        "reduce `buffer_size` instead",
+    )
+    _check_entropy(model)
+
+
+def _check_entropy(model: "RPG") -> None:
+    try:
+        if isinstance(model.ent_coef, str):
+            kind, _, initial = model.ent_coef.partition("_")
+            valid = kind == "auto" and (not initial or float(initial) > 0)
+        else:
+            valid = math.isfinite(model.ent_coef) and model.ent_coef >= 0
+    except (TypeError, ValueError):
+        valid = False
+    _require(valid, f"`ent_coef` must be a number of at least 0, 'auto', or 'auto_<initial value>', got {model.ent_coef!r}")
+    if model.target_entropy != "auto":
+        try:
+            valid = math.isfinite(float(model.target_entropy))
+        except (TypeError, ValueError):
+            valid = False
+        _require(valid, f"`target_entropy` must be a number or 'auto', got {model.target_entropy!r}")
+
+
+def check_horizon(env: VecEnv, horizon: int) -> None:
+    """
+    :param env: the training environment
+    :param horizon: K
+    :raises ValueError: if K steps are more than an episode can have
+    """
+    try:
+        specs = env.get_attr("spec")
+    except AttributeError:  # vector environments without gymnasium's specs have no declared limit
+        return
+    for spec in specs:
+        limit = getattr(spec, "max_episode_steps", None)
+        if limit is not None and horizon > limit:
+            raise ValueError(
+                f"`horizon={horizon}` is longer than an episode of {spec.id} can be (max_episode_steps={limit}); "
+                f"use `horizon={limit}` or less"
+            )
+
+
+def check_finite(kind: str, values: Any, num_timesteps: int) -> None:
+    """
+    :param kind: "observation" or "reward"
+    :param values: an array, or a dict of arrays
+    :param num_timesteps: environment steps so far, for the message
+    :raises ValueError: if a value is NaN or infinite; nothing of the step has been stored then
+    """
+    for key, array in values.items() if isinstance(values, dict) else [(None, values)]:
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            where = np.argwhere(~np.isfinite(array))[0]
+            entry = "" if key is None else f"[{key!r}]"
+            raise ValueError(
+                f"the environment returned a non-finite {kind}{entry} ({array[tuple(where)]}) in environment {where[0]} "
+                f"at step {num_timesteps}; fix the environment, or wrap it in a VecCheckNan to find the cause. "
+                "Nothing of this step was stored: the model can still be saved."
+            )

@@ -1,0 +1,168 @@
+"""The interface of an intrinsic reward: a novelty measure that is trained beside the agent and asked when a batch is sampled."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.type_aliases import TensorDict
+from stable_baselines3.common.utils import get_device
+from torch import nn
+
+from sb3_rpg.intrinsic.statistics import RunningMoments
+
+Observation = th.Tensor | TensorDict
+SelfIntrinsicReward = TypeVar("SelfIntrinsicReward", bound="IntrinsicReward")
+
+
+class IntrinsicReward(nn.Module, ABC):
+    """
+    A bonus for transitions that are still new to a learned model.
+
+    A subclass measures the novelty of transitions (:meth:`errors`) and calls :meth:`_make_optimizer` at the end of its
+    constructor. This class turns errors into a reward (Section 4.3.2 of the paper, with the public code where it is silent):
+
+    ``bonus = scale * clip((error - mean) / std, -clip, clip)``
+
+    with the cumulative mean and standard deviation of the errors of the *training* batches. It is negative where nothing is
+    new, and it changes with every update, so it must be computed when a batch is sampled, never stored with the transition.
+
+    The first ``warmup_updates`` batches are left out of the statistics: the errors of an untrained model are large and would
+    inflate the standard deviation for a long time. Until the statistics exist the bonus is zero. (The public code divides by
+    a standard deviation of one in that window, which makes the very first bonuses an arbitrary positive constant; as it also
+    trains the model for about as many steps before the agent's first update, the agent hardly meets them.)
+
+    Parameters are trained by :attr:`optimizer`, Adam with epsilon 1e-8 and without gradient clipping.
+
+    :param observation_space: Observation space of the (unnormalised) observations stored in the replay buffer.
+    :param action_space: Action space.
+    :param scale: Weight of the normalised error, in units of reward per standard deviation.
+    :param clip: Bound of the normalised error, in standard deviations.
+    :param learning_rate: Learning rate of Adam.
+    :param warmup_updates: Number of first updates whose errors do not enter the statistics.
+    :param device: Device of the model, "auto" for SB3's choice.
+    :raises ValueError: if ``clip`` or ``learning_rate`` is not positive, or ``warmup_updates`` is negative.
+    """
+
+    optimizer: th.optim.Optimizer
+    n_updates: th.Tensor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        *,
+        scale: float = 0.1,
+        clip: float = 100.0,
+        learning_rate: float = 3e-4,
+        warmup_updates: int = 100,
+        device: th.device | str = "auto",
+    ) -> None:
+        super().__init__()
+        if clip <= 0:
+            raise ValueError(f"`clip` bounds the normalised error and must be positive, not {clip}.")
+        if learning_rate <= 0:
+            raise ValueError(f"`learning_rate` must be positive, not {learning_rate}.")
+        if warmup_updates < 0:
+            raise ValueError(f"`warmup_updates` must be zero or more, not {warmup_updates}.")
+        self.observation_space = observation_space
+        self.action_space = action_space
+        self.scale = scale
+        self.clip = clip
+        self.learning_rate = learning_rate
+        self.warmup_updates = warmup_updates
+        self._initial_device = get_device(device)
+        self.statistics = RunningMoments()
+        # Float like every other buffer; it is only compared with `warmup_updates`, so losing count at 2 ** 24 is harmless
+        self.register_buffer("n_updates", th.zeros(()))
+
+    @property
+    def device(self) -> th.device:
+        """Device of the model and of the tensors it returns."""
+        return self.n_updates.device
+
+    @abstractmethod
+    def errors(self, obs: Observation, actions: th.Tensor, next_obs: Observation) -> th.Tensor:
+        """
+        Novelty of each transition, before any normalisation.
+
+        :param obs: Observations (B, \\*shape), or a dict of them.
+        :param actions: Actions (B, action_dim).
+        :param next_obs: Next observations, like ``obs``.
+        :return: Errors (B,), float32, differentiable with respect to the trained parameters.
+        """
+
+    def loss(self, obs: Observation, actions: th.Tensor, next_obs: Observation) -> tuple[th.Tensor, th.Tensor]:
+        """
+        What one training step minimises; here the mean error of the batch.
+
+        :return: The loss (0-d) and the errors (B,) of the batch.
+        """
+        errors = self.errors(obs, actions, next_obs)
+        return errors.mean(), errors
+
+    def observe(self, obs: Observation, actions: th.Tensor, next_obs: Observation) -> None:
+        """Hook for statistics of the inputs, called with each training batch before the loss is computed."""
+
+    @th.no_grad()
+    def bonus(self, obs: Observation, actions: th.Tensor, next_obs: Observation) -> th.Tensor:
+        """
+        The reward for a batch of transitions; changes nothing in the model.
+
+        :param obs: Observations (B, \\*shape) as the replay buffer stores them (raw values, any dtype), or a dict of them.
+        :param actions: Actions (B, action_dim).
+        :param next_obs: Next observations, like ``obs``.
+        :return: Bonus (B,), float32, without gradient.
+        """
+        return self.bonus_from_errors(self.errors(obs, actions, next_obs))
+
+    @th.no_grad()
+    def bonus_from_errors(self, errors: th.Tensor) -> th.Tensor:
+        """
+        :param errors: Errors (B,).
+        :return: Bonus (B,): normalised by the statistics so far, clipped and scaled; zero while there are no statistics.
+        """
+        normalized = self.statistics.standardize(errors).clamp(-self.clip, self.clip)
+        return self.scale * normalized * (self.statistics.count > 0)
+
+    def update(self, obs: Observation, actions: th.Tensor, next_obs: Observation) -> dict[str, th.Tensor]:
+        """
+        One training step; afterwards the errors of the batch (as they were before the step) enter the statistics.
+
+        :param obs: Observations (B, \\*shape) as the replay buffer stores them, or a dict of them.
+        :param actions: Actions (B, action_dim).
+        :param next_obs: Next observations, like ``obs``.
+        :return: ``loss``, ``error_mean``, ``error_std`` (of this batch) and ``bonus_mean`` (of this batch, with the
+            statistics that include it), 0-d tensors on the model's device: reading them is left to the caller, because it
+            waits for an accelerator.
+        """
+        with th.enable_grad():
+            self.observe(obs, actions, next_obs)
+            loss, errors = self.loss(obs, actions, next_obs)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+        with th.no_grad():
+            errors = errors.detach()
+            self.n_updates += 1
+            self.statistics.update(errors, use=(self.n_updates > self.warmup_updates).float())
+            error_std, error_mean = th.std_mean(errors, correction=0)
+            bonus_mean = self.bonus_from_errors(errors).mean()
+        return {"loss": loss.detach(), "error_mean": error_mean, "error_std": error_std, "bonus_mean": bonus_mean}
+
+    def _make_optimizer(self) -> None:
+        """Move the model to its device and create the optimizer of every parameter that requires a gradient."""
+        super()._apply(lambda tensor: tensor.to(self._initial_device))
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        try:
+            self.optimizer = th.optim.Adam(parameters, lr=self.learning_rate, eps=1e-8, fused=True)
+        except RuntimeError:  # no fused kernel for this device
+            self.optimizer = th.optim.Adam(parameters, lr=self.learning_rate, eps=1e-8)
+
+    def _apply(self: SelfIntrinsicReward, fn: Callable[..., Any], recurse: bool = True) -> SelfIntrinsicReward:
+        """Let the optimizer's state follow the parameters (``to``, ``cpu``, ``cuda``); PyTorch leaves it behind."""
+        super()._apply(fn, recurse)
+        if hasattr(self, "optimizer"):
+            self.optimizer.load_state_dict(self.optimizer.state_dict())
+        return self

@@ -1,0 +1,43 @@
+"""Intrinsic rewards by name, for configuration files."""
+
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+
+from sb3_rpg.intrinsic.base import IntrinsicReward
+from sb3_rpg.intrinsic.rnd import RND
+
+INTRINSIC_REWARDS: dict[str, type[IntrinsicReward]] = {"rnd": RND}
+
+
+def make_intrinsic_reward(
+    name_or_class: str | type[IntrinsicReward] | None,
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
+    device: th.device | str = "auto",
+    **kwargs: Any,
+) -> IntrinsicReward | None:
+    """
+    Create an intrinsic reward from its name.
+
+    :param name_or_class: A name of :data:`INTRINSIC_REWARDS` (case does not matter), a subclass of
+        :class:`~sb3_rpg.intrinsic.base.IntrinsicReward`, or ``None`` or "none" for no intrinsic reward.
+    :param observation_space: Observation space of the stored (unnormalised) observations.
+    :param action_space: Action space.
+    :param device: Device of the model.
+    :param kwargs: Further arguments of the class; ignored where there is no intrinsic reward, so that switching it off
+        takes one word.
+    :return: The intrinsic reward, or ``None``.
+    :raises ValueError: if the name is unknown.
+    """
+    if name_or_class is None or (isinstance(name_or_class, str) and name_or_class.lower() == "none"):
+        return None
+    if isinstance(name_or_class, str):
+        if name_or_class.lower() not in INTRINSIC_REWARDS:
+            known = ", ".join(repr(name) for name in [*sorted(INTRINSIC_REWARDS), "none"])
+            raise ValueError(f"Unknown intrinsic reward {name_or_class!r}; known are {known}, or a subclass of IntrinsicReward.")
+        name_or_class = INTRINSIC_REWARDS[name_or_class.lower()]
+    elif not (isinstance(name_or_class, type) and issubclass(name_or_class, IntrinsicReward)):
+        raise ValueError(f"An intrinsic reward is a name or a subclass of IntrinsicReward, not {name_or_class!r}.")
+    return name_or_class(observation_space, action_space, device=device, **kwargs)

@@ -1,0 +1,149 @@
+"""
+The equations of the paper as pure functions over tensors: no network, no environment, no state.
+
+Time is the first axis. K: steps imagined or replayed, B: batch, H: value heads, S: width of the latent state.
+"""
+
+from typing import NamedTuple
+
+import torch as th
+from torch.nn import functional as F
+
+
+def value_estimate(
+    rewards: th.Tensor,
+    intrinsic: th.Tensor,
+    next_values: th.Tensor,
+    gamma: float,
+    weight_decay: float = 0.97,
+    continues: th.Tensor | None = None,
+) -> th.Tensor:
+    r"""
+    V_est of Eq. 3 (4.3.1), with Q(s_k, a_k, z) = r_k + gamma V(s_{k+1}, z) as in the paper's code:
+
+    .. math:: v_k = \sum_{j \le k} \gamma^j (r_j + r'_j) + \gamma^{k+1} V(s_{k+1}, z), \qquad
+              V_{est} = \sum_k w^k v_k / \sum_k w^k
+
+    :param rewards: r_k, imagined, (K, B)
+    :param intrinsic: r'_k, terms of the variational bound that belong to step k, (K, B)
+    :param next_values: V(s_{k+1}, z) of each head, (K, H, B)
+    :param gamma: discount factor
+    :param weight_decay: w, weight of each further step in the mean
+    :param continues: probability that the episode goes on after step k, (K, B); None: it always does. What lies behind
+        a termination counts for nothing.
+    :return: (H, B)
+    """
+    n_steps, _, batch = next_values.shape
+    assert rewards.shape == intrinsic.shape == (n_steps, batch), (rewards.shape, intrinsic.shape, next_values.shape)
+    total = th.zeros_like(next_values[0])
+    reward_sum = th.zeros_like(rewards[0])
+    alive: th.Tensor | float = 1.0  # probability that step k is reached
+    weight_sum = 0.0
+    for k in range(n_steps):
+        reward_sum = reward_sum + (gamma**k) * alive * (rewards[k] + intrinsic[k])
+        if continues is not None:
+            alive = alive * continues[k]
+        bootstrap = (gamma ** (k + 1)) * alive * next_values[k]
+        total = total + (weight_decay**k) * (reward_sum + bootstrap)
+        weight_sum += weight_decay**k
+    return total / weight_sum
+
+
+class ModelTargets(NamedTuple):
+    """What the replayed steps are compared with; nothing here carries a gradient."""
+
+    #: f(o_{t+1}) by the target encoder, (K, B, S)
+    states: th.Tensor
+    #: reward of each step, (K, B)
+    rewards: th.Tensor
+    #: V_est(o_{t+1}, z) by the target networks, 0 after a termination, (K, B)
+    values: th.Tensor
+    #: 1 where the episode terminated (not: was truncated) at the step, (K, B)
+    terminated: th.Tensor
+    #: 1 where the step belongs to the segment's episode, (K, B)
+    mask: th.Tensor
+
+
+def model_losses(
+    states: th.Tensor,
+    rewards: th.Tensor,
+    values: th.Tensor,
+    termination_logits: th.Tensor | None,
+    targets: ModelTargets,
+) -> tuple[dict[str, th.Tensor], th.Tensor]:
+    """
+    The terms of Eq. 4 (4.3.1), unweighted, and the model's error at each step of the horizon.
+
+    Squared errors are meaned over features and batch and summed over time / K; steps after the episode's end are masked.
+    The value's term compares V(s_{t+1}, z) with (1 - done) V_est(o_{t+1}, z), to which the paper's
+    Q(s, a, z) - (r + gamma (1 - done) V_est) reduces, up to the reward's own error, when Q is written as r + gamma V.
+
+    :param states: replayed s_{t+1}, (K, B, S)
+    :param rewards: predicted rewards, (K, B)
+    :param values: V(s_{t+1}, z) of each head, (H, K, B)
+    :param termination_logits: logits of terminating at the step, (K, B), or None: not modelled
+    :param targets: see :class:`ModelTargets`
+    :return: losses by name, and the mean squared state error of each step, (K,)
+    """
+    n_steps, batch = targets.rewards.shape
+    assert states.shape == targets.states.shape and states.shape[:2] == (n_steps, batch), states.shape
+    assert rewards.shape == (n_steps, batch) and values.shape[1:] == (n_steps, batch), (rewards.shape, values.shape)
+    mask, scale = targets.mask, 1.0 / (n_steps * batch)
+
+    state_errors = (states - targets.states).square().mean(dim=-1) * mask  # (K, B)
+    losses = {
+        "consistency": state_errors.sum() * scale,
+        "reward": ((rewards - targets.rewards).square() * mask).sum() * scale,
+        "value": ((values - targets.values).square() * mask).sum() * scale,
+    }
+    if termination_logits is not None:
+        entropy = F.binary_cross_entropy_with_logits(termination_logits, targets.terminated, reduction="none")
+        losses["termination"] = (entropy * mask).sum() * scale
+    return losses, state_errors.detach().sum(dim=1) / mask.sum(dim=1).clamp_min(1.0)
+
+
+def actor_loss(value_estimates: th.Tensor) -> th.Tensor:
+    """
+    The actor maximises V_est of the first head (4.3.1); entropy and posterior terms are inside V_est.
+
+    :param value_estimates: (H, B), differentiable with respect to the imagined actions
+    :return: 0-d tensor
+    """
+    return -value_estimates[0].mean()
+
+
+def entropy_coefficient_loss(log_coefficient: th.Tensor, log_prob: th.Tensor, target_entropy: float) -> th.Tensor:
+    """
+    Raises alpha where the policy's entropy is below its target, lowers it where it is above (Appendix A).
+
+    :param log_coefficient: log alpha, (1,)
+    :param log_prob: log pi(a|s,z) of imagined actions, any shape
+    :param target_entropy: in nats
+    :return: 0-d tensor
+    """
+    return -(log_coefficient.exp() * (log_prob.mean() + target_entropy).detach()).sum()
+
+
+def posterior_loss(log_prob: th.Tensor) -> th.Tensor:
+    """
+    Maximum likelihood of z given the policy's own imagined (s, a), which tightens the bound of Eq. 2.
+
+    :param log_prob: log p_phi(z|s,a), any shape
+    :return: 0-d tensor
+    """
+    return -log_prob.mean()
+
+
+def category_value_loss(category_values: th.Tensor, chosen: th.Tensor, value: th.Tensor, weight: th.Tensor) -> th.Tensor:
+    """
+    q(s1, c) is regressed on V_est(s1, c) of the category that was drawn; pi(z|s1), the softmax of q / alpha_z, then is the
+    maximiser of V_est - alpha_z log pi(z|s1) in closed form (4.2, the term outside of the sum over time).
+
+    :param category_values: q(s1, .), (B, n_categories)
+    :param chosen: one-hot category that was drawn, (B, n_categories)
+    :param value: V_est(s1, z), (B,); a target, no gradient passes
+    :param weight: weights of the mean over the batch, (B,)
+    :return: 0-d tensor
+    """
+    predicted = (category_values * chosen).sum(dim=-1)
+    return ((predicted - value.detach()).square() * weight).sum()

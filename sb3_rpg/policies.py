@@ -1,0 +1,565 @@
+"""
+The latent-conditioned policy: draws z at an episode's start, acts with it, and carries it as SB3 carries recurrent states.
+
+``predict(obs, state, episode_start, deterministic)`` returns ``(action, (z,))``; z is redrawn where ``state`` is None or
+``episode_start`` is true, and kept elsewhere. With ``deterministic=True`` the draw is reproducible too: of a fixed set of
+alternatives (every category; 64 fixed draws of a continuous z) the one that the value ensemble ranks highest for s1.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import nn
+
+from sb3_rpg.latents import LatentSpace, NoLatent
+from sb3_rpg.losses import value_estimate
+from sb3_rpg.networks import DEFAULT_NET_ARCH, EnsembleMLP, TanhNormalHead, init_constant, mlp
+from sb3_rpg.world_model import Encoder, WorldModel
+
+LatentState = tuple[np.ndarray, ...] | np.ndarray | None
+
+N_CANDIDATES = 64
+
+
+class PlanningConfig(NamedTuple):
+    """
+    How z is planned: imagine each candidate's trajectory in the world model, act with the z of the highest V_est.
+
+    This is the jump between distant modes that a single Gaussian policy cannot make (4.3.1 of the paper).
+    """
+
+    #: replan after so many steps; 0: only at an episode's start
+    every: int = 0
+    #: imagined steps
+    horizon: int = 3
+    #: discount factor
+    gamma: float = 0.99
+
+
+def as_latent_array(state: LatentState, n_envs: int, dim: int) -> np.ndarray | None:
+    """
+    :param state: what a caller gave to ``predict`` as ``state``: None, z, or a tuple that starts with z
+    :param n_envs: number of observations in the batch
+    :param dim: width of z
+    :return: z, (n_envs, dim) float32, or None
+    :raises ValueError: if z has another shape
+    """
+    if state is None:
+        return None
+    z = np.asarray(state[0] if isinstance(state, tuple) else state, dtype=np.float32)
+    if z.ndim == 1 and z.shape[0] == dim:
+        z = np.broadcast_to(z, (n_envs, dim))
+    if z.shape != (n_envs, dim):
+        raise ValueError(
+            f"`state` holds a latent of shape {z.shape}, expected ({n_envs}, {dim}): one z of {dim} numbers for each of the "
+            f"{n_envs} observations; pass the state that the last predict() returned, or None to draw anew"
+        )
+    return z
+
+
+class LatentActor(BasePolicy):
+    """
+    pi(z|s1) and pi(a|s,z) on top of the world model's encoder; all that is needed to act.
+
+    :param observation_space: observation space
+    :param action_space: action space
+    :param latent_space: what z is
+    :param encoder: f(o), trained by the world model
+    :param values: value ensemble V(s,z), trained by the world model; ranks the candidates of deterministic choices
+    :param net_arch: widths of the hidden layers
+    :param activation_fn: activation of the hidden layers
+    :param std_scale: factor on the action's standard deviation (Appendix A: 0.4)
+    :param normalize_images: see SB3
+    """
+
+    latent_temperature: th.Tensor
+    candidate_noise: th.Tensor
+    latent_optimizer: th.optim.Optimizer
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        latent_space: LatentSpace,
+        encoder: Encoder,
+        values: EnsembleMLP,
+        net_arch: Sequence[int] = DEFAULT_NET_ARCH,
+        activation_fn: type[nn.Module] = nn.ELU,
+        std_scale: float = 0.4,
+        normalize_images: bool = True,
+    ):
+        super().__init__(
+            observation_space,
+            action_space,
+            normalize_images=normalize_images,
+            squash_output=True,
+        )
+        self.latent_space = latent_space
+        self.encoder = encoder
+        self.values = values
+        self.net_arch, self.activation_fn, self.std_scale = net_arch, activation_fn, std_scale
+        self.action_head = TanhNormalHead(
+            encoder.state_dim + latent_space.dim, get_action_dim(action_space), net_arch, activation_fn, std_scale
+        )
+        self.latent_head: nn.Sequential | None = None
+        if latent_space.policy_dim > 0:
+            self.latent_head = mlp(encoder.state_dim, latent_space.policy_dim, net_arch, activation_fn)
+            # Zero outputs: pi(z|s1) starts as the uniform or standard Normal distribution
+            init_constant(self.latent_head[-1])
+        # alpha_z belongs to pi(z|s1) = softmax(q / alpha_z), so it is saved with the actor
+        self.register_buffer("latent_temperature", th.ones(()))
+        generator = th.Generator().manual_seed(0)
+        self.register_buffer("candidate_noise", th.randn(N_CANDIDATES, latent_space.dim, generator=generator))
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {
+            **super()._get_constructor_parameters(),
+            "latent_space": self.latent_space,
+            "encoder": self.encoder,
+            "values": self.values,
+            "net_arch": self.net_arch,
+            "activation_fn": self.activation_fn,
+            "std_scale": self.std_scale,
+        }
+
+    def latent_params(self, states: th.Tensor) -> th.Tensor | None:
+        """
+        :param states: s1, (B, S)
+        :return: raw outputs of the network of pi(z|s1), (B, policy_dim), or None where the prior is fixed
+        """
+        return None if self.latent_head is None else self.latent_head(states).float()
+
+    def draw_latent(self, states: th.Tensor, deterministic: bool = False) -> th.Tensor:
+        """
+        z of a new episode, without gradient.
+
+        :param states: s1, (B, S)
+        :param deterministic: the candidate of the highest value instead of a sample; for a categorical z the most
+            probable category, which is the same thing as pi(z|s1) is a softmax of values
+        :return: (B, latent_dim)
+        """
+        space, temperature = self.latent_space, float(self.latent_temperature)
+        with th.no_grad():
+            params = self.latent_params(states)
+            if not deterministic:
+                return space.sample(len(states), params, temperature, states.device)
+            candidates = self.latent_candidates(states)  # (N, B, dim)
+            if space.n_categories and space.n_categories == space.dim:
+                assert params is not None
+                best = params.argmax(dim=-1)
+            else:
+                scores = self.values(th.cat([states.expand(len(candidates), -1, -1), candidates], dim=-1))
+                best = scores.squeeze(-1).mean(dim=0).argmax(dim=0)  # (B,)
+            return candidates[best, th.arange(len(states), device=states.device)]
+
+    def latent_candidates(self, states: th.Tensor) -> th.Tensor:
+        """
+        :param states: s1, (B, S)
+        :return: the fixed alternatives that a deterministic choice or a plan compares, (N, B, latent_dim)
+        """
+        params = self.latent_params(states)
+        return self.latent_space.candidates(len(states), params, float(self.latent_temperature), self.candidate_noise)
+
+    def act(self, states: th.Tensor, z: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """
+        Sample pi(a|s,z), reparameterised.
+
+        :param states: (B, S)
+        :param z: (B, latent_dim)
+        :return: actions in [-1, 1] (B, action_dim), log-probabilities (B,)
+        """
+        return self.action_head.sample(th.cat([states, z], dim=-1))
+
+    def forward(self, obs: PyTorchObs, z: th.Tensor, deterministic: bool = False) -> th.Tensor:
+        """
+        :param obs: observations, (B, ...)
+        :param z: (B, latent_dim)
+        :param deterministic: mode instead of a sample
+        :return: actions in [-1, 1], (B, action_dim)
+        """
+        inputs = th.cat([self.encoder(obs), z], dim=-1)
+        return self.action_head.mode(inputs) if deterministic else self.action_head.sample(inputs)[0]
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        states = self.encoder(observation)
+        inputs = th.cat([states, self.draw_latent(states, deterministic)], dim=-1)
+        return self.action_head.mode(inputs) if deterministic else self.action_head.sample(inputs)[0]
+
+    def choose_latents(
+        self, states: th.Tensor, z: np.ndarray | None, episode_start: np.ndarray | None, deterministic: bool
+    ) -> th.Tensor:
+        """
+        Keep z within an episode, draw it where one starts.
+
+        :param states: (B, S)
+        :param z: latents so far, (B, latent_dim), or None: all start
+        :param episode_start: (B,) booleans, or None: none starts
+        :param deterministic: see :meth:`draw_latent`
+        :return: (B, latent_dim)
+        """
+        if z is None:
+            return self.draw_latent(states, deterministic)
+        kept = th.as_tensor(z, device=states.device)
+        starts = None if episode_start is None else np.asarray(episode_start, dtype=bool).reshape(-1)
+        if starts is None or not starts.any():
+            return kept
+        mask = th.as_tensor(starts, device=states.device).unsqueeze(-1)
+        return th.where(mask, self.draw_latent(states, deterministic), kept)
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: LatentState = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """
+        :param observation: one observation or a batch
+        :param state: z of the running episodes as the last call returned it, or a z to act with, (n_envs, latent_dim)
+            or (latent_dim,); None: draw
+        :param episode_start: (n_envs,) booleans: draw z anew there
+        :param deterministic: reproducible z, and the mode of pi(a|s,z)
+        :return: actions in the action space's own scale, and ``(z,)``
+        :raises ValueError: if ``state`` has a wrong shape, or ``observation`` is gymnasium's (obs, info) tuple
+        """
+        obs, vectorized = self._observation_tensor(observation)
+        with th.inference_mode():
+            states = self.encoder(obs)
+            z = as_latent_array(state, len(states), self.latent_space.dim)
+            latents = self.choose_latents(states, z, episode_start, deterministic)
+            inputs = th.cat([states, latents], dim=-1)
+            actions = self.action_head.mode(inputs) if deterministic else self.action_head.sample(inputs)[0]
+        return self._finish_prediction(actions, vectorized), (latents.cpu().numpy(),)
+
+    def _observation_tensor(self, observation: np.ndarray | dict[str, np.ndarray]) -> tuple[PyTorchObs, bool]:
+        if self.training:
+            self.set_training_mode(False)
+        if isinstance(observation, tuple):
+            raise ValueError(
+                "`observation` is a tuple: gymnasium's `obs, info = env.reset()` was passed as it came; pass `obs` alone"
+            )
+        return self.obs_to_tensor(observation)
+
+    def _finish_prediction(self, actions: th.Tensor, vectorized: bool) -> np.ndarray:
+        scaled = actions.cpu().numpy().reshape((-1, *self.action_space.shape))  # type: ignore[misc]
+        unscaled = self.unscale_action(scaled)
+        return unscaled if vectorized else unscaled.squeeze(axis=0)
+
+
+class Posterior(nn.Module):
+    """
+    p_phi(z|s,a), the variational posterior (4.2).
+
+    :param state_dim: S
+    :param action_dim: number of action dimensions
+    :param latent_space: what z is
+    :param net_arch: widths of the hidden layers
+    :param activation_fn: activation of the hidden layers
+    """
+
+    optimizer: th.optim.Optimizer
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        latent_space: LatentSpace,
+        net_arch: Sequence[int] = DEFAULT_NET_ARCH,
+        activation_fn: type[nn.Module] = nn.ELU,
+    ):
+        super().__init__()
+        self.latent_space = latent_space
+        self.net: nn.Sequential | None = None
+        if latent_space.posterior_dim > 0:
+            # torch's default initialisation, as in the paper's code
+            self.net = mlp(state_dim + action_dim, latent_space.posterior_dim, net_arch, activation_fn, orthogonal=False)
+
+    def forward(self, states: th.Tensor, actions: th.Tensor) -> th.Tensor:
+        """
+        :param states: (..., S)
+        :param actions: (..., action_dim)
+        :return: raw outputs, float32, (..., posterior_dim)
+        """
+        if self.net is None:
+            return states.new_zeros(*states.shape[:-1], 0, dtype=th.float32)
+        return self.net(th.cat([states, actions], dim=-1)).float()
+
+    def log_prob(self, states: th.Tensor, actions: th.Tensor, z: th.Tensor) -> th.Tensor:
+        """
+        :param z: (..., latent_dim), broadcast against the states
+        :return: log p_phi(z|s,a), (...)
+        """
+        return self.latent_space.posterior_log_prob(self(states, actions), z.expand(*states.shape[:-1], z.shape[-1]))
+
+
+def _split_net_arch(
+    net_arch: Sequence[int] | dict[str, Sequence[int]] | None,
+) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+    """
+    :param net_arch: widths for all MLPs, or a dict of them: ``pi`` (policy, posterior), ``qf`` (values), ``model``
+    :return: widths of policy, of value ensemble, of the world model
+    :raises ValueError: for unknown keys
+    """
+    if not isinstance(net_arch, dict):
+        arch = DEFAULT_NET_ARCH if net_arch is None else net_arch
+        return arch, arch, arch
+    unknown = set(net_arch) - {"pi", "qf", "model"}
+    if unknown:
+        raise ValueError(
+            f"`net_arch` has unknown keys {sorted(unknown)}; known: pi (policy), qf (values), model (world model)"
+        )
+    return tuple(net_arch.get(key, DEFAULT_NET_ARCH) for key in ("pi", "qf", "model"))  # type: ignore[return-value]
+
+
+class RPGPolicy(BasePolicy):
+    """
+    All networks of RPG: actor, posterior, world model and the world model's target copy.
+
+    :param observation_space: observation space
+    :param action_space: action space
+    :param lr_schedule: learning rate schedule
+    :param latent_space: what z is; given by :class:`~sb3_rpg.RPG`
+    :param net_arch: widths of the hidden layers of all MLPs, or a dict of them by ``pi``, ``qf`` and ``model``
+    :param activation_fn: activation of all MLPs
+    :param state_dim: width of the latent state
+    :param hidden_dim: width of the GRU
+    :param n_critics: number of value heads
+    :param std_scale: factor on the action's standard deviation
+    :param features_extractor_class: SB3 features extractor in front of the encoder
+    :param features_extractor_kwargs: its arguments
+    :param normalize_images: divide images by 255
+    :param optimizer_class: optimiser of all networks
+    :param optimizer_kwargs: its arguments, without the learning rate; None for Adam: the fused implementation
+    """
+
+    actor: LatentActor
+    world_model: WorldModel
+    world_model_target: WorldModel
+    posterior: Posterior
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        latent_space: LatentSpace | None = None,
+        net_arch: Sequence[int] | dict[str, Sequence[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.ELU,
+        state_dim: int = 100,
+        hidden_dim: int = 256,
+        n_critics: int = 2,
+        std_scale: float = 0.4,
+        features_extractor_class: type[BaseFeaturesExtractor] = FlattenExtractor,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        normalize_images: bool = True,
+        optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+    ):
+        if optimizer_kwargs is None and issubclass(optimizer_class, (th.optim.Adam, th.optim.AdamW)):
+            optimizer_kwargs = {"fused": True}
+        super().__init__(
+            observation_space,
+            action_space,
+            features_extractor_class,
+            features_extractor_kwargs,
+            normalize_images=normalize_images,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+            squash_output=True,
+        )
+        self.latent_space = NoLatent() if latent_space is None else latent_space
+        self.arch_kwargs: dict[str, Any] = {
+            "net_arch": net_arch,
+            "activation_fn": activation_fn,
+            "state_dim": state_dim,
+            "hidden_dim": hidden_dim,
+            "n_critics": n_critics,
+            "std_scale": std_scale,
+        }
+        action_dim = get_action_dim(action_space)
+        pi_arch, value_arch, model_arch = _split_net_arch(net_arch)
+
+        def make_world_model() -> WorldModel:
+            features_extractor = self.make_features_extractor()
+            encoder = Encoder(features_extractor, state_dim, model_arch, activation_fn, normalize_images)
+            return WorldModel(
+                encoder, action_dim, self.latent_space.dim, hidden_dim, n_critics, model_arch, value_arch, activation_fn
+            )
+
+        self.world_model = make_world_model()
+        self.world_model_target = make_world_model()
+        self.world_model_target.load_state_dict(self.world_model.state_dict())
+        self.world_model_target.requires_grad_(False).train(False)
+        self.actor = LatentActor(
+            observation_space,
+            action_space,
+            self.latent_space,
+            self.world_model.encoder,
+            self.world_model.values,
+            pi_arch,
+            activation_fn,
+            std_scale,
+            normalize_images,
+        )
+        self.posterior = Posterior(state_dim, action_dim, self.latent_space, pi_arch, activation_fn)
+
+        def make_optimizer(parameters: list[nn.Parameter]) -> th.optim.Optimizer:
+            return self.optimizer_class(parameters, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+
+        self.world_model.optimizer = make_optimizer(list(self.world_model.parameters()))
+        self.actor.optimizer = make_optimizer(list(self.actor.action_head.parameters()))
+        if self.actor.latent_head is not None:
+            self.actor.latent_optimizer = make_optimizer(list(self.actor.latent_head.parameters()))
+        if self.posterior.net is not None:
+            self.posterior.optimizer = make_optimizer(list(self.posterior.parameters()))
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {
+            **super()._get_constructor_parameters(),
+            **self.arch_kwargs,
+            "latent_space": self.latent_space,
+            "lr_schedule": self._dummy_schedule,
+            "features_extractor_class": self.features_extractor_class,
+            "features_extractor_kwargs": self.features_extractor_kwargs,
+            "optimizer_class": self.optimizer_class,
+            "optimizer_kwargs": self.optimizer_kwargs,
+        }
+
+    def set_training_mode(self, mode: bool) -> None:
+        """
+        Training or evaluation mode (batch normalisation, dropout); the target copy stays in evaluation mode.
+
+        :param mode: training mode
+        """
+        self.actor.set_training_mode(mode)
+        self.world_model.train(mode)
+        self.posterior.train(mode)
+        self.training = mode
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        return self._predict(obs, deterministic)
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        return self.actor._predict(observation, deterministic)
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: LatentState = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        planning: PlanningConfig | None = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """
+        As :meth:`LatentActor.predict`; with ``planning``, z is planned and the state is ``(z, steps since the plan)``.
+
+        :param observation: one observation or a batch
+        :param state: what the last call returned, a z to act with, or None
+        :param episode_start: (n_envs,) booleans: choose z anew there
+        :param deterministic: reproducible z, and the mode of pi(a|s,z)
+        :param planning: see :class:`PlanningConfig`; None: z is drawn from pi(z|s1)
+        :return: actions in the action space's own scale, and the state
+        """
+        if planning is None or self.latent_space.dim == 0:
+            return self.actor.predict(observation, state, episode_start, deterministic)
+        obs, vectorized = self.actor._observation_tensor(observation)
+        with th.inference_mode():
+            states = self.actor.encoder(obs)
+            n_envs = len(states)
+            z = as_latent_array(state, n_envs, self.latent_space.dim)
+            steps = np.zeros(n_envs, dtype=np.int64)
+            if z is not None and isinstance(state, tuple) and len(state) > 1:
+                steps = np.asarray(state[1], dtype=np.int64) + 1
+            replan = np.full(n_envs, z is None)
+            if episode_start is not None:
+                replan |= np.asarray(episode_start, dtype=bool).reshape(-1)
+            if planning.every > 0:
+                replan |= steps >= planning.every
+            steps[replan] = 0
+            current = None if z is None else th.as_tensor(z, device=states.device)
+            if replan.any() or current is None:
+                mask = th.as_tensor(replan, device=states.device).unsqueeze(-1)
+                best = self.plan_latent(states, planning)
+                current = best if current is None else th.where(mask, best, current)
+            inputs = th.cat([states, current], dim=-1)
+            head = self.actor.action_head
+            actions = head.mode(inputs) if deterministic else head.sample(inputs)[0]
+        return self.actor._finish_prediction(actions, vectorized), (current.cpu().numpy(), steps)
+
+    def plan_latent(self, states: th.Tensor, planning: PlanningConfig) -> th.Tensor:
+        """
+        The candidate z of the highest V_est, its trajectory imagined with the modes of pi(a|s,z).
+
+        :param states: (B, S)
+        :param planning: horizon and discount
+        :return: (B, latent_dim)
+        """
+        candidates = self.actor.latent_candidates(states)  # (N, B, dim)
+        values = self.imagined_values(states, candidates, planning.horizon, planning.gamma)
+        return candidates[values.argmax(dim=0), th.arange(len(states), device=states.device)]
+
+    def imagined_values(self, states: th.Tensor, latents: th.Tensor, horizon: int, gamma: float) -> th.Tensor:
+        """
+        V_est of several latents for each state, without the bonus terms of exploration (entropy, posterior).
+
+        :param states: (B, S)
+        :param latents: (N, B, latent_dim)
+        :param horizon: imagined steps
+        :param gamma: discount factor
+        :return: mean over value heads, (N, B)
+        """
+        n_latents, batch, _ = latents.shape
+        z = latents.reshape(n_latents * batch, -1)
+        start = states.expand(n_latents, -1, -1).reshape(n_latents * batch, -1)
+
+        def act(state: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+            action = self.actor.action_head.mode(th.cat([state, z], dim=-1))
+            return action, action.new_zeros(len(action))
+
+        rollout = self.world_model.imagine(start, act, horizon)
+        rewards = self.world_model.predict_rewards(rollout)
+        values = self.world_model.predict_values(rollout.states, z).transpose(0, 1)
+        estimate = value_estimate(rewards, th.zeros_like(rewards), values, gamma)
+        return estimate.mean(dim=0).view(n_latents, batch)
+
+
+MlpPolicy = RPGPolicy
+
+
+class CnnPolicy(RPGPolicy):
+    """:class:`RPGPolicy` for images: features by SB3's NatureCNN."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        features_extractor_class: type[BaseFeaturesExtractor] = NatureCNN,
+        **kwargs: Any,
+    ):
+        super().__init__(
+            observation_space, action_space, lr_schedule, features_extractor_class=features_extractor_class, **kwargs
+        )
+
+
+class MultiInputPolicy(RPGPolicy):
+    """:class:`RPGPolicy` for Dict observations: features by SB3's CombinedExtractor."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Dict,
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        features_extractor_class: type[BaseFeaturesExtractor] = CombinedExtractor,
+        **kwargs: Any,
+    ):
+        super().__init__(
+            observation_space, action_space, lr_schedule, features_extractor_class=features_extractor_class, **kwargs
+        )

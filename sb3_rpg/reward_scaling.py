@@ -1,0 +1,47 @@
+"""The factor on extrinsic rewards that makes one set of loss weights, beta and bonus fit tasks of any reward scale."""
+
+import math
+
+import numpy as np
+
+
+class ReturnScaler:
+    """
+    factor = min(``max_factor``, ``target_std`` / std of the discounted return).
+
+    The paper multiplies its 0/1 success rewards by 5. That is kept where rewards are rare or small; where the discounted
+    return's standard deviation, estimated from running per-environment sums as SB3's VecNormalize does, would exceed
+    ``target_std``, rewards shrink instead, so that values stay of the order that the losses' weights were chosen for. The
+    factor is applied when a batch is sampled, so all stored rewards share one scale.
+
+    :param gamma: discount factor
+    :param target_std: standard deviation of the scaled return, at most
+    :param max_factor: largest factor
+    """
+
+    def __init__(self, gamma: float, target_std: float = 10.0, max_factor: float = 5.0):
+        self.gamma, self.target_std, self.max_factor = gamma, target_std, max_factor
+        self._returns = np.zeros(0)
+        self._count, self._mean, self._m2 = 0, 0.0, 0.0
+
+    def update(self, rewards: np.ndarray, dones: np.ndarray) -> None:
+        """
+        :param rewards: extrinsic rewards of one vector step, (n_envs,)
+        :param dones: True where the episode ended with it, (n_envs,)
+        """
+        if len(self._returns) != len(rewards):
+            self._returns = np.zeros(len(rewards))
+        self._returns = self._returns * self.gamma + rewards
+        # Chan's parallel update of mean and sum of squared deviations
+        n, mean = len(rewards), float(self._returns.mean())
+        delta, total = mean - self._mean, self._count + n
+        self._m2 += float(((self._returns - mean) ** 2).sum()) + delta * delta * self._count * n / total
+        self._mean += delta * n / total
+        self._count = total
+        self._returns[dones.astype(bool)] = 0.0
+
+    @property
+    def factor(self) -> float:
+        """Factor on extrinsic rewards."""
+        std = math.sqrt(self._m2 / self._count) if self._count else 0.0
+        return min(self.max_factor, self.target_std / std) if std > 0 else self.max_factor

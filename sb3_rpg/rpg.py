@@ -1,0 +1,570 @@
+"""RPG as an off-policy algorithm of Stable-Baselines3: wiring only, the maths is in ``updates`` and ``losses``."""
+
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+
+from sb3_rpg.buffers import LatentBufferMixin, SegmentSamples, latent_buffer_class
+from sb3_rpg.callbacks import WorldModelCallback
+from sb3_rpg.checks import check_arguments, check_finite, check_horizon
+from sb3_rpg.intrinsic import IntrinsicReward, make_intrinsic_reward, uniform_transition_batch
+from sb3_rpg.latents import LatentSpace, make_latent_space
+from sb3_rpg.losses import entropy_coefficient_loss
+from sb3_rpg.metrics import Metrics
+from sb3_rpg.networks import polyak_average
+from sb3_rpg.policies import CnnPolicy, LatentActor, LatentState, MlpPolicy, MultiInputPolicy, PlanningConfig, RPGPolicy
+from sb3_rpg.precision import autocast_context, resolve_precision
+from sb3_rpg.reward_scaling import ReturnScaler
+from sb3_rpg.schedules import Coefficient, coefficient_at, make_coefficient
+from sb3_rpg.updates import PolicyBatch, UpdateSettings, map_observations, update_actor, update_world_model
+
+SelfRPG = TypeVar("SelfRPG", bound="RPG")
+
+LOSS_WEIGHTS = {"consistency": 10000.0, "reward": 10.0, "value": 1.0, "termination": 1.0}
+
+
+class RPG(OffPolicyAlgorithm):
+    """
+    Reparameterized Policy Gradient (Huang et al., ICML 2023, arXiv 2307.10710).
+
+    A policy conditioned on a latent z, drawn once an episode, is a generative model of many good trajectories. It
+    maximises reward + beta log p(z|s,a) - alpha log pi(a|s,z), differentiated through a learned latent world model; an RND
+    bonus explores. Arguments that SAC has too keep SAC's names and meanings.
+
+    :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy" or a subclass of :class:`~sb3_rpg.policies.RPGPolicy`
+    :param env: environment with a Box action space, or its id
+    :param learning_rate: of all networks, a number or a function of the remaining progress
+    :param buffer_size: transitions kept
+    :param learning_starts: environment steps before the first update; they are acted by the untrained policy, not
+        uniformly, as its z already makes whole episodes differ
+    :param batch_size: B, segments an update
+    :param tau: share of the online networks in the target networks at each of their updates
+    :param gamma: discount factor
+    :param train_freq: as in SB3; "auto": such that one update follows five environment steps, at least one vector step
+    :param gradient_steps: as in SB3; updates after each rollout
+    :param action_noise: as in SB3; rarely of use here
+    :param replay_buffer_class: ``ReplayBuffer`` or ``DictReplayBuffer`` (their latent variants are used), or a subclass
+        of ``LatentReplayBuffer`` or ``LatentDictReplayBuffer``
+    :param replay_buffer_kwargs: its arguments
+    :param optimize_memory_usage: not supported: segments need ``next_observations``
+    :param n_steps: must be 1: see ``horizon`` and ``target_horizon``
+    :param ent_coef: alpha, a number, or "auto_<initial value>" to learn it
+    :param target_update_interval: updates between two of the target networks'
+    :param target_entropy: of pi(a|s,z) in nats when alpha is learned; "auto": minus the number of action dimensions
+    :param use_sde: must be False: z is the exploration that is consistent in time
+    :param sde_sample_freq: see ``use_sde``
+    :param use_sde_at_warmup: see ``use_sde``
+    :param stats_window_size: as in SB3
+    :param tensorboard_log: as in SB3
+    :param policy_kwargs: see :class:`~sb3_rpg.policies.RPGPolicy`
+    :param verbose: as in SB3
+    :param seed: as in SB3
+    :param device: as in SB3
+    :param latent: "gaussian" (fixed prior), "learned_gaussian", "categorical", "mixed", "hypersphere", "none" (which is
+        MBSAC), or a :class:`~sb3_rpg.latents.LatentSpace`
+    :param latent_dim: width of z; number of categories of a categorical z
+    :param latent_kwargs: further arguments of the latent space
+    :param beta: weight of log p_phi(z|s,a) in the reward: smaller, z is ignored; larger, modes are told apart but not
+        used. A number, a function of the remaining progress, or a :class:`~sb3_rpg.schedules.Ramp`
+    :param latent_ent_coef: alpha_z, weight of the entropy of a learned pi(z|s1); as ``beta``
+    :param horizon: K, steps replayed for the model (Eq. 4) and imagined for the actor (Eq. 3)
+    :param target_horizon: steps imagined for the value's target; None: ``horizon``
+    :param value_weight_decay: weight of each further step in V_est's mean over steps
+    :param policy_delay: world-model updates for one of the actor
+    :param loss_weights: weights of the terms of Eq. 4: "consistency", "reward", "value", "termination"
+    :param max_grad_norm: clipping of the model's and the actor's gradients; 0: none
+    :param entropy_in_target: whether the value's target has the action-entropy term (the paper's code: not)
+    :param reward_scale: factor on extrinsic rewards; as ``beta``, or "auto":
+        :class:`~sb3_rpg.reward_scaling.ReturnScaler`
+    :param intrinsic_reward: "rnd", a subclass of :class:`~sb3_rpg.intrinsic.IntrinsicReward`, "none", or "auto": RND for
+        vector observations, none for images
+    :param intrinsic_reward_kwargs: its arguments
+    :param intrinsic_batch_size: transitions of each of its updates, uniform over the whole replay buffer
+    :param plan_every: plan z by imagined values instead of drawing it: None never, 0 at an episode's start, k also every
+        k steps; in training and in ``predict``
+    :param plan_horizon: imagined steps of a plan
+    :param precision: "fp32", "bf16" (autocast, float32 parameters), or "auto": bf16 where the hardware multiplies it faster
+    :raises AssertionError: if the action space is not a Box
+    :raises ValueError: if an argument is out of its range; the message names it and the remedy
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
+    policy: RPGPolicy
+    actor: LatentActor
+    replay_buffer: LatentBufferMixin
+
+    def __init__(
+        self,
+        policy: str | type[RPGPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 3e-4,
+        buffer_size: int = 800_000,
+        learning_starts: int = 1000,
+        batch_size: int = 256,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] | str = "auto",
+        gradient_steps: int = 1,
+        action_noise: ActionNoise | None = None,
+        replay_buffer_class: type[ReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        optimize_memory_usage: bool = False,
+        n_steps: int = 1,
+        ent_coef: str | float = "auto_0.01",
+        target_update_interval: int = 2,
+        target_entropy: str | float = "auto",
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        use_sde_at_warmup: bool = False,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        latent: str | LatentSpace = "gaussian",
+        latent_dim: int = 12,
+        latent_kwargs: dict[str, Any] | None = None,
+        beta: Coefficient = 0.01,
+        latent_ent_coef: Coefficient = 1.0,
+        horizon: int = 3,
+        target_horizon: int | None = 1,
+        value_weight_decay: float = 0.97,
+        policy_delay: int = 2,
+        loss_weights: dict[str, float] | None = None,
+        max_grad_norm: float = 1.0,
+        entropy_in_target: bool = False,
+        reward_scale: Coefficient | str = "auto",
+        intrinsic_reward: str | type[IntrinsicReward] | None = "auto",
+        intrinsic_reward_kwargs: dict[str, Any] | None = None,
+        intrinsic_batch_size: int = 512,
+        plan_every: int | None = None,
+        plan_horizon: int = 3,
+        precision: str = "auto",
+        _init_setup_model: bool = True,
+    ):
+        super().__init__(
+            policy,
+            env,  # type: ignore[arg-type]
+            learning_rate,
+            buffer_size,
+            learning_starts,
+            batch_size,
+            tau,
+            gamma,
+            train_freq,  # type: ignore[arg-type]
+            gradient_steps,
+            action_noise,
+            replay_buffer_class=replay_buffer_class,
+            replay_buffer_kwargs=replay_buffer_kwargs,
+            optimize_memory_usage=optimize_memory_usage,
+            n_steps=n_steps,
+            policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            device=device,
+            seed=seed,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            use_sde_at_warmup=use_sde_at_warmup,
+            sde_support=False,
+            supported_action_spaces=(spaces.Box,),
+            support_multi_env=True,
+        )
+        self.ent_coef = ent_coef
+        self.target_update_interval = target_update_interval
+        self.target_entropy = target_entropy
+        self.latent, self.latent_dim, self.latent_kwargs = latent, latent_dim, latent_kwargs or {}
+        self.beta = make_coefficient("beta", beta)
+        self.latent_ent_coef = make_coefficient("latent_ent_coef", latent_ent_coef)
+        self.horizon = horizon
+        self.target_horizon = horizon if target_horizon is None else target_horizon
+        self.value_weight_decay = value_weight_decay
+        self.policy_delay = policy_delay
+        self.loss_weights = {**LOSS_WEIGHTS, **(loss_weights or {})}
+        self.max_grad_norm = max_grad_norm
+        self.entropy_in_target = entropy_in_target
+        self.reward_scale = reward_scale if reward_scale == "auto" else make_coefficient("reward_scale", reward_scale)  # type: ignore[arg-type]
+        self.intrinsic_reward = intrinsic_reward
+        self.intrinsic_reward_kwargs = intrinsic_reward_kwargs or {}
+        self.intrinsic_batch_size = intrinsic_batch_size
+        self.plan_every, self.plan_horizon = plan_every, plan_horizon
+        self.precision = precision
+
+        #: latents of the running episodes, (n_envs, latent_dim); NumPy, as SB3 pickles it
+        self._last_latents: np.ndarray | None = None
+        self._planned_steps: np.ndarray | None = None
+        self._terminations_seen = False
+        self._n_model_updates = 0
+        self._return_scaler = ReturnScaler(gamma)
+        self.log_ent_coef: th.Tensor | None = None
+        self.ent_coef_optimizer: th.optim.Optimizer | None = None
+
+        if _init_setup_model:
+            check_arguments(self)
+            if self.env is not None:
+                check_horizon(self.env, self.horizon)
+            self._setup_model()
+
+    # ------------------------------------------------------------------ setup
+
+    def _setup_model(self) -> None:
+        # SB3 passes policy_kwargs and replay_buffer_kwargs on as they are and load() compares the former with what the
+        # user gave, so what RPG adds must not stay in them
+        user_policy_kwargs, user_buffer_kwargs = self.policy_kwargs, self.replay_buffer_kwargs
+        self.latent_space = make_latent_space(self.latent, self.latent_dim, **self.latent_kwargs)
+        self.replay_buffer_class = latent_buffer_class(self.replay_buffer_class, self.observation_space)
+        if self.train_freq == "auto":
+            self.train_freq = max(1, 5 // self.n_envs)
+        self.policy_kwargs = {**user_policy_kwargs, "latent_space": self.latent_space}
+        self.replay_buffer_kwargs = {**user_buffer_kwargs, "latent_dim": self.latent_space.dim}
+        try:
+            super()._setup_model()
+        finally:
+            self.policy_kwargs, self.replay_buffer_kwargs = user_policy_kwargs, user_buffer_kwargs
+        self._create_aliases()
+        self._setup_entropy_coefficient()
+        self.bonus = make_intrinsic_reward(
+            self._intrinsic_reward_name(),
+            self.observation_space,
+            self.action_space,
+            device=self.device,
+            **self.intrinsic_reward_kwargs,
+        )
+        self.metrics = Metrics()
+        self._autocast = autocast_context(resolve_precision(self.precision, self.device), self.device)
+        self._target_pairs = (
+            list(self.world_model.parameters()) + list(self.world_model.buffers()),
+            list(self.world_model_target.parameters()) + list(self.world_model_target.buffers()),
+        )
+
+    def _create_aliases(self) -> None:
+        self.actor = self.policy.actor
+        self.world_model = self.policy.world_model
+        self.world_model_target = self.policy.world_model_target
+        self.posterior = self.policy.posterior
+
+    def _setup_entropy_coefficient(self) -> None:
+        if self.target_entropy == "auto":
+            self.target_entropy = -float(np.prod(self.action_space.shape))  # type: ignore[arg-type]
+        self.target_entropy = float(self.target_entropy)
+        if isinstance(self.ent_coef, str):
+            initial = float(self.ent_coef.partition("_")[2] or 1.0)
+            self.log_ent_coef = th.full((1,), initial, device=self.device).log().requires_grad_(True)
+            self.ent_coef_optimizer = th.optim.Adam([self.log_ent_coef], lr=self.lr_schedule(1))
+        else:
+            self.ent_coef_tensor = th.full((1,), float(self.ent_coef), device=self.device)
+
+    def _intrinsic_reward_name(self) -> str | type[IntrinsicReward] | None:
+        if self.intrinsic_reward != "auto":
+            return self.intrinsic_reward
+        space = self.observation_space
+        parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+        return "rnd" if all(len(part.shape or ()) < 2 for part in parts) else None
+
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        learner = WorldModelCallback()
+        if callback is None:
+            return super()._init_callback(learner, progress_bar)
+        if isinstance(callback, list):
+            callback = CallbackList(callback)
+        if not isinstance(callback, BaseCallback):
+            return super()._init_callback([learner, _as_callback(callback)], progress_bar)
+        if _contains_learner(callback):
+            return super()._init_callback(callback, progress_bar)
+        return super()._init_callback([learner, callback], progress_bar)
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        assert self.env is not None, "no environment: pass one to RPG(...), RPG.load(..., env=...) or set_env() before learn()"
+        check_horizon(self.env, self.horizon)
+        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        check_finite("observation", self._last_obs, self.num_timesteps)
+        self._rollout_end = time.perf_counter()
+        return result
+
+    # ---------------------------------------------------------------- rollout
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Draw z where an episode starts, act with pi(a|s,z). The warm-up is acted by the untrained policy.
+
+        :param learning_starts: not used
+        :param action_noise: added to the scaled action
+        :param n_envs: number of environments
+        :return: actions for the environment, and actions in [-1, 1] for the buffer
+        """
+        assert self._last_obs is not None, "_setup_learn() resets the environment before actions are asked for"
+        starts = self._last_episode_starts
+        if self._last_latents is None or self._last_latents.shape != (n_envs, self.latent_space.dim):
+            state: tuple[np.ndarray, ...] | None = None
+        elif self._planned_steps is None:
+            state = (self._last_latents,)
+        else:
+            state = (self._last_latents, self._planned_steps)
+        action, new_state = self.policy.predict(self._last_obs, state, starts, planning=self._planning())
+        self._last_latents = new_state[0]
+        self._planned_steps = new_state[1] if len(new_state) > 1 else None
+        scaled = self.policy.scale_action(action)
+        if action_noise is not None:
+            scaled = np.clip(scaled + action_noise(), -1, 1)
+            action = self.policy.unscale_action(scaled)
+        return action, scaled
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        check_finite("reward", reward, self.num_timesteps)
+        check_finite("observation", new_obs, self.num_timesteps)
+        truncated = np.array([info.get("TimeLimit.truncated", False) for info in infos])
+        if not self._terminations_seen:
+            self._terminations_seen = bool(np.any(dones & ~truncated))
+        if self._vec_normalize_env is None:
+            self._return_scaler.update(reward, dones)
+        assert isinstance(replay_buffer, LatentBufferMixin)
+        assert self._last_latents is not None and self._last_episode_starts is not None
+        replay_buffer.stage(self._last_latents, self._last_episode_starts)
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+        # SB3 never updates it for off-policy algorithms; it is what tells where z is drawn next
+        self._last_episode_starts = dones
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: LatentState = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        plan_every: int | None = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        Act; z travels as ``state``, as a recurrent policy's hidden state does.
+
+        :param observation: one observation or a batch
+        :param state: what the last call returned, or a z to act with; None: choose z
+        :param episode_start: (n_envs,) booleans: choose z anew there
+        :param deterministic: the mode of pi(a|s,z), and a reproducible z: the most probable category, or for a continuous
+            z the best by value of 64 fixed candidates
+        :param plan_every: as the constructor's argument, for this call
+        :return: actions, and the state for the next call, which starts with z
+        """
+        return self.policy.predict(observation, state, episode_start, deterministic, self._planning(plan_every))
+
+    def _planning(self, plan_every: int | None = None) -> PlanningConfig | None:
+        every = self.plan_every if plan_every is None else plan_every
+        return None if every is None else PlanningConfig(every, self.plan_horizon, self.gamma)
+
+    # --------------------------------------------------------------- training
+
+    def update_settings(self) -> UpdateSettings:
+        """
+        :return: the numbers of the next update; coefficients follow their schedules
+        """
+        ent_coef = self.ent_coef_tensor if self.log_ent_coef is None else self.log_ent_coef.detach().exp()
+        return UpdateSettings(
+            horizon=self.horizon,
+            target_horizon=self.target_horizon,
+            gamma=self.gamma,
+            value_weight_decay=self.value_weight_decay,
+            ent_coef=ent_coef,
+            beta=self._coefficient(self.beta),
+            latent_ent_coef=self._coefficient(self.latent_ent_coef),
+            loss_weights=self.loss_weights,
+            max_grad_norm=self.max_grad_norm,
+            entropy_in_target=self.entropy_in_target,
+            model_terminations=self._terminations_seen,
+        )
+
+    def _coefficient(self, value: Any) -> float:
+        return coefficient_at(value, self.num_timesteps, self._current_progress_remaining)
+
+    def update_intrinsic_reward(self) -> None:
+        """One step of the intrinsic reward's own training, on transitions uniform over all that the buffer remembers."""
+        if self.bonus is None:
+            return
+        batch = uniform_transition_batch(self.replay_buffer, self.intrinsic_batch_size)
+        with self._autocast:
+            metrics = self.bonus.update(*batch)
+        self.metrics.add(metrics, "intrinsic")
+
+    def update_world_model(self) -> None:
+        """One step of the world model (Eq. 4) on a batch of segments, and of its target networks where due."""
+        segments, rewards = self._sample_segments()
+        metrics = update_world_model(self.policy, segments, rewards, self.update_settings(), self._autocast)
+        self.metrics.add(metrics)
+        self._n_model_updates += 1
+        if self._n_model_updates % self.target_update_interval == 0:
+            polyak_average(*self._target_pairs, self.tau)
+
+    def _sample_segments(self) -> tuple[SegmentSamples, th.Tensor]:
+        """
+        :return: a batch, and what the reward head learns from it: scaled extrinsic reward plus bonus, (K, B)
+        """
+        # The bonus reads raw observations: VecNormalize's moving statistics would make all of them new again and again
+        segments = self.replay_buffer.sample_segments(self.batch_size, self.horizon)
+        bonus = None
+        if self.bonus is not None:
+            bonus = self._intrinsic_rewards(segments)
+        if self._vec_normalize_env is not None:
+            segments = self.replay_buffer.normalize_segments(segments, self._vec_normalize_env)
+        extrinsic = segments.rewards * self._extrinsic_scale()
+        self.metrics.add({"extrinsic_reward": extrinsic.mean()})
+        if bonus is None:
+            return segments, extrinsic
+        self.metrics.add({"intrinsic_reward": bonus.mean()})
+        return segments, extrinsic + bonus
+
+    def _intrinsic_rewards(self, segments: SegmentSamples) -> th.Tensor:
+        assert self.bonus is not None
+        n_steps, batch = segments.rewards.shape
+
+        def before(first: th.Tensor, following: th.Tensor) -> th.Tensor:
+            return th.cat([first.unsqueeze(0), following[:-1]]).flatten(0, 1)
+
+        first, following = segments.observations, segments.next_observations
+        if isinstance(first, dict):
+            obs: Any = {key: before(value, following[key]) for key, value in first.items()}  # type: ignore[index]
+        else:
+            obs = before(first, following)  # type: ignore[arg-type]
+        next_obs = map_observations(following, lambda x: x.flatten(0, 1))
+        with self._autocast:
+            return self.bonus.bonus(obs, segments.actions.flatten(0, 1), next_obs).view(n_steps, batch)
+
+    def _extrinsic_scale(self) -> float:
+        if self.reward_scale == "auto":
+            return self._return_scaler.factor
+        return self._coefficient(self.reward_scale)
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """
+        Improve the policy in the world model; called by SB3 after the world-model learner's callback.
+
+        :param gradient_steps: updates that the rollout called for; one in ``policy_delay`` steps the actor
+        :param batch_size: B
+        """
+        start = time.perf_counter()
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self._optimizers())
+        for _ in range(gradient_steps):
+            self._n_updates += 1
+            if self._n_updates % self.policy_delay == 0:
+                self._update_policy(batch_size)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.metrics.add_time("policy", time.perf_counter() - start)
+
+    def _update_policy(self, batch_size: int) -> None:
+        settings = self.update_settings()
+        self.actor.latent_temperature.fill_(settings.latent_ent_coef)
+        batch = PolicyBatch(*self.replay_buffer.sample_states(batch_size, self._vec_normalize_env))
+        if self.actor.latent_head is not None:
+            batch = self._with_episode_starts(batch, batch_size // 4)
+        metrics, log_probs = update_actor(self.policy, batch, settings, self._autocast)
+        self.metrics.add(metrics)
+        if self.log_ent_coef is not None:
+            assert self.ent_coef_optimizer is not None and isinstance(self.target_entropy, float)
+            loss = entropy_coefficient_loss(self.log_ent_coef, log_probs, self.target_entropy)
+            self.ent_coef_optimizer.zero_grad()
+            loss.backward()
+            self.ent_coef_optimizer.step()
+            self.metrics.add({"ent_coef_loss": loss})
+        self.metrics.add({"ent_coef": settings.ent_coef, "beta": settings.beta})
+
+    def _with_episode_starts(self, batch: PolicyBatch, n_starts: int) -> PolicyBatch:
+        starts = self.replay_buffer.sample_starts(n_starts, self._vec_normalize_env)
+        if isinstance(starts, dict):
+            obs: Any = {key: th.cat([batch.observations[key], value]) for key, value in starts.items()}  # type: ignore[index]
+        else:
+            obs = th.cat([batch.observations, starts])  # type: ignore[list-item]
+        latents = batch.latents.new_zeros(n_starts, self.latent_space.dim)
+        flags = batch.episode_starts.new_ones(n_starts)
+        return PolicyBatch(obs, th.cat([batch.latents, latents]), th.cat([batch.episode_starts, flags]))
+
+    def learn(
+        self: SelfRPG,
+        total_timesteps: int | float,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "RPG",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfRPG:
+        return super().learn(
+            total_timesteps=int(total_timesteps),
+            callback=callback,
+            log_interval=log_interval,
+            tb_log_name=tb_log_name,
+            reset_num_timesteps=reset_num_timesteps,
+            progress_bar=progress_bar,
+        )
+
+    def dump_logs(self) -> None:
+        self.metrics.record(self.logger)
+        super().dump_logs()
+
+    # ---------------------------------------------------------- save and load
+
+    def _optimizers(self) -> list[th.optim.Optimizer]:
+        optimizers = [self.actor.optimizer, self.world_model.optimizer]
+        if self.actor.latent_head is not None:
+            optimizers.append(self.actor.latent_optimizer)
+        if self.posterior.net is not None:
+            optimizers.append(self.posterior.optimizer)
+        if self.ent_coef_optimizer is not None:
+            optimizers.append(self.ent_coef_optimizer)
+        return optimizers
+
+    def _excluded_save_params(self) -> list[str]:
+        aliases = ["actor", "world_model", "world_model_target", "posterior", "metrics", "bonus", "_autocast", "_target_pairs"]
+        return super()._excluded_save_params() + aliases
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        state_dicts = ["policy", "actor.optimizer", "world_model.optimizer"]
+        if self.actor.latent_head is not None:
+            state_dicts.append("actor.latent_optimizer")
+        if self.posterior.net is not None:
+            state_dicts.append("posterior.optimizer")
+        if self.bonus is not None:
+            state_dicts += ["bonus", "bonus.optimizer"]
+        if self.ent_coef_optimizer is None:
+            return state_dicts, ["ent_coef_tensor"]
+        return [*state_dicts, "ent_coef_optimizer"], ["log_ent_coef"]
+
+
+def _as_callback(function: Callable[..., Any]) -> BaseCallback:
+    from stable_baselines3.common.callbacks import ConvertCallback
+
+    return ConvertCallback(function)
+
+
+def _contains_learner(callback: BaseCallback) -> bool:
+    if isinstance(callback, WorldModelCallback):
+        return True
+    return isinstance(callback, CallbackList) and any(_contains_learner(part) for part in callback.callbacks)

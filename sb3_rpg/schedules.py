@@ -1,0 +1,86 @@
+"""Schedules of coefficients: numbers, SB3's functions of the remaining progress, and ramps between two environment steps."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """
+    Constant, then linear between two environment steps, then constant; linear in the logarithm with ``log=True``.
+
+    The paper's dense-reward tasks decay the entropy of pi(z|s1) from 3e5 to 1e6 environment steps; its code raises the
+    reward's weight instead (``Ramp(0.01, 1.0, start=4e5, end=1e6)``, there counted in updates).
+
+    :param initial: value up to ``start``
+    :param final: value from ``end`` on
+    :param start: environment steps
+    :param end: environment steps
+    :param log: interpolate the logarithm
+    :raises ValueError: if ``end`` is not behind ``start``, or with ``log`` a value is not positive
+    """
+
+    initial: float
+    final: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.end:
+            raise ValueError(f"a Ramp needs 0 <= `start` < `end` in environment steps, got {self.start!r} and {self.end!r}")
+        if self.log and min(self.initial, self.final) <= 0:
+            raise ValueError(f"a Ramp with log=True needs positive values, got {self.initial!r} and {self.final!r}")
+
+    def at(self, num_timesteps: int) -> float:
+        """
+        :param num_timesteps: environment steps so far
+        :return: the coefficient
+        """
+        share = min(max((num_timesteps - self.start) / (self.end - self.start), 0.0), 1.0)
+        if self.log:
+            return math.exp(math.log(self.initial) * (1 - share) + math.log(self.final) * share)
+        return self.initial * (1 - share) + self.final * share
+
+
+#: a number, SB3's function of the remaining progress (1 to 0), a Ramp, or a Ramp's arguments as a mapping (from YAML)
+Coefficient = float | Callable[[float], float] | Ramp | Mapping[str, Any]
+
+
+def make_coefficient(name: str, value: Coefficient) -> float | Callable[[float], float] | Ramp:
+    """
+    Check a coefficient before any training starts.
+
+    :param name: the argument's name, for errors
+    :param value: what the user gave
+    :return: a number, a function of the remaining progress or a Ramp
+    :raises ValueError: if the value is none of these, negative or not finite
+    """
+    if isinstance(value, Mapping):
+        try:
+            return Ramp(**value)
+        except TypeError as error:
+            raise ValueError(f"`{name}`={dict(value)!r} is no Ramp: give initial, final, start and end ({error})") from error
+    if isinstance(value, Ramp) or callable(value):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        raise ValueError(
+            f"`{name}` must be a number of at least 0, a function of the remaining progress or a Ramp, got {value!r}"
+        )
+    return float(value)
+
+
+def coefficient_at(
+    coefficient: float | Callable[[float], float] | Ramp, num_timesteps: int, progress_remaining: float
+) -> float:
+    """
+    :param coefficient: see :func:`make_coefficient`
+    :param num_timesteps: environment steps so far
+    :param progress_remaining: 1 at the start of ``learn()``, 0 at its end
+    :return: the coefficient now
+    """
+    if isinstance(coefficient, Ramp):
+        return coefficient.at(num_timesteps)
+    return float(coefficient(progress_remaining)) if callable(coefficient) else coefficient
