@@ -95,7 +95,6 @@ EXTRAS = {
         "pytest-xdist>=3.5",
         "ruff>=0.9",
         "setuptools>=64",
-        "types-PyYAML",
     ],
 }
 EXTRAS["all"] = sorted({requirement for name in ("zoo", "plots", "envs") for requirement in EXTRAS[name]})

@@ -148,7 +148,16 @@ def _remove(folder: Path) -> None:
 
 
 def _pip_install(python: Path, *arguments: str) -> None:
-    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--constraint", str(CONSTRAINTS), *arguments]
+    command = [
+        str(python),
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--constraint",
+        str(CONSTRAINTS),
+        *arguments,
+    ]
     code = subprocess.run(command, check=False).returncode
     if code != 0:
         raise BootstrapError(

@@ -63,15 +63,13 @@ def check_arguments(model: "RPG") -> None:
 
 
 def _check_entropy(model: "RPG") -> None:
-    try:
-        if isinstance(model.ent_coef, str):
-            kind, _, initial = model.ent_coef.partition("_")
+    if isinstance(model.ent_coef, str):
+        kind, _, initial = model.ent_coef.partition("_")
+        try:
             valid = kind == "auto" and (not initial or float(initial) > 0)
-        else:
-            valid = math.isfinite(model.ent_coef) and model.ent_coef >= 0
-    except (TypeError, ValueError):
-        valid = False
-    _require(valid, f"`ent_coef` must be a number of at least 0, 'auto', or 'auto_<initial value>', got {model.ent_coef!r}")
+        except ValueError:
+            valid = False
+        _require(valid, f"`ent_coef` must be 'auto', 'auto_<initial value>' or a number, got {model.ent_coef!r}")
     if model.target_entropy != "auto":
         try:
             valid = math.isfinite(float(model.target_entropy))

@@ -58,7 +58,7 @@ class RPG(OffPolicyAlgorithm):
     :param replay_buffer_kwargs: its arguments
     :param optimize_memory_usage: not supported: segments need ``next_observations``
     :param n_steps: must be 1: see ``horizon`` and ``target_horizon``
-    :param ent_coef: alpha, a number, or "auto_<initial value>" to learn it
+    :param ent_coef: alpha: "auto_<initial value>" to learn it, else as ``beta``
     :param target_update_interval: updates between two of the target networks'
     :param target_entropy: of pi(a|s,z) in nats when alpha is learned; "auto": minus the number of action dimensions
     :param use_sde: must be False: z is the exploration that is consistent in time
@@ -124,7 +124,7 @@ class RPG(OffPolicyAlgorithm):
         replay_buffer_kwargs: dict[str, Any] | None = None,
         optimize_memory_usage: bool = False,
         n_steps: int = 1,
-        ent_coef: str | float = "auto_0.01",
+        ent_coef: str | Coefficient = "auto_0.01",
         target_update_interval: int = 2,
         target_entropy: str | float = "auto",
         use_sde: bool = False,
@@ -186,7 +186,7 @@ class RPG(OffPolicyAlgorithm):
             supported_action_spaces=(spaces.Box,),
             support_multi_env=True,
         )
-        self.ent_coef = ent_coef
+        self.ent_coef = ent_coef if isinstance(ent_coef, str) else make_coefficient("ent_coef", ent_coef)
         self.target_update_interval = target_update_interval
         self.target_entropy = target_entropy
         self.latent, self.latent_dim, self.latent_kwargs = latent, latent_dim, latent_kwargs or {}
@@ -267,8 +267,6 @@ class RPG(OffPolicyAlgorithm):
             initial = float(self.ent_coef.partition("_")[2] or 1.0)
             self.log_ent_coef = th.full((1,), initial, device=self.device).log().requires_grad_(True)
             self.ent_coef_optimizer = th.optim.Adam([self.log_ent_coef], lr=self.lr_schedule(1))
-        else:
-            self.ent_coef_tensor = th.full((1,), float(self.ent_coef), device=self.device)
 
     def _intrinsic_reward_name(self) -> str | type[IntrinsicReward] | None:
         if self.intrinsic_reward != "auto":
@@ -388,13 +386,13 @@ class RPG(OffPolicyAlgorithm):
         """
         :return: the numbers of the next update; coefficients follow their schedules
         """
-        ent_coef = self.ent_coef_tensor if self.log_ent_coef is None else self.log_ent_coef.detach().exp()
+        learned = None if self.log_ent_coef is None else self.log_ent_coef.detach().exp()
         return UpdateSettings(
             horizon=self.horizon,
             target_horizon=self.target_horizon,
             gamma=self.gamma,
             value_weight_decay=self.value_weight_decay,
-            ent_coef=ent_coef,
+            ent_coef=self._coefficient(self.ent_coef) if learned is None else learned,
             beta=self._coefficient(self.beta),
             latent_ent_coef=self._coefficient(self.latent_ent_coef),
             loss_weights=self.loss_weights,
@@ -554,7 +552,7 @@ class RPG(OffPolicyAlgorithm):
         if self.bonus is not None:
             state_dicts += ["bonus", "bonus.optimizer"]
         if self.ent_coef_optimizer is None:
-            return state_dicts, ["ent_coef_tensor"]
+            return state_dicts, []
         return [*state_dicts, "ent_coef_optimizer"], ["log_ent_coef"]
 
 

@@ -18,7 +18,7 @@ def random_coverage(kind: BaselineKind, n_steps: int, seed: int, n_envs: int = 5
 
     ``"uniform"`` draws an action from [-1, 1]^2 at every step, ``"direction"`` draws one at the start of each episode and
     holds it. At 250,000 steps the former covers about 0.29 of the cells, the latter 0.36: all that can be seen from the
-    start along a straight line, so how directions and speeds are distributed makes no difference in the end.
+    start along a straight line, so drawing unit directions instead makes no difference in the end.
 
     :param kind: ``"uniform"`` or ``"direction"``
     :param n_steps: number of environment steps over all environments, at least ``n_envs``
@@ -41,12 +41,13 @@ def random_coverage(kind: BaselineKind, n_steps: int, seed: int, n_envs: int = 5
     # Nothing is learnt, so no episode depends on an earlier one and all can run at once.
     core = MazeCore(n_rounds * n_envs)
     start_cell = int(cells_of(core.positions[0]))
-    actions = rng.uniform(-1.0, 1.0, size=(core.n_agents, 2))
+    n_draws = EPISODE_LENGTH if kind == "uniform" else 1
+    # Rounds come first, so that a longer run with the same seed begins with the shorter one.
+    actions = rng.uniform(-1.0, 1.0, size=(n_rounds, n_draws, n_envs, 2))
     cells = np.empty((n_rounds, EPISODE_LENGTH, n_envs), dtype=np.int64)
     for t in range(EPISODE_LENGTH):
-        cells[:, t] = cells_of(core.step(actions)).reshape(n_rounds, n_envs)
-        if kind == "uniform":
-            actions = rng.uniform(-1.0, 1.0, size=(core.n_agents, 2))
+        positions = core.step(actions[:, min(t, n_draws - 1)].reshape(-1, 2))
+        cells[:, t] = cells_of(positions).reshape(n_rounds, n_envs)
 
     # In the order of a sequential run: rounds of episodes one after the other, environments side by side.
     visits = cells.reshape(-1)[: n_vec_steps * n_envs]

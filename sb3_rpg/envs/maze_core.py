@@ -69,6 +69,11 @@ def _gap_ends(axes: IntArray, lines: FloatArray, along: FloatArray) -> tuple[Flo
     return _GAPS[0, axes, line_index, stretch], _GAPS[1, axes, line_index, stretch]
 
 
+def _is_past(points: FloatArray, limits: FloatArray, directions: FloatArray) -> npt.NDArray[np.bool_]:
+    """Whether points on a line have reached their limits, which may be infinite, when moving in their directions."""
+    return np.where(directions > 0.0, points >= limits, points <= limits)
+
+
 def maze_walls() -> FloatArray:
     """
     The wall segments of the maze; their end points belong to the wall.
@@ -210,7 +215,7 @@ def move(positions: FloatArray, actions: FloatArray) -> FloatArray:
     blocked = crossing & ~((gap_low + _GRAZE < along) & (along < gap_high - _GRAZE))
     if sliding.any():
         gap_end = np.where(drift > 0.0, gap_high, gap_low)
-        slid_into = sliding & (drift != 0.0) & ((ends[rows, others] - gap_end) * drift >= 0.0)
+        slid_into = sliding & (drift != 0.0) & _is_past(ends[rows, others], gap_end, drift)
         times = np.where(slid_into, (gap_end - start) / np.where(slid_into, drift, 1.0), times)
         blocked |= slid_into
     if not blocked.any():
@@ -225,7 +230,7 @@ def move(positions: FloatArray, actions: FloatArray) -> FloatArray:
     touching = stopped[:, None] & reached & (before != 0.0) & (before * (stops - lines) <= 0.0)
     stops = np.where(touching, positions, stops)
     if sliding.any():
-        stuck = slid_into & ((stops[rows, others] - gap_end) * drift >= 0.0)
+        stuck = slid_into & _is_past(stops[rows, others], gap_end, drift)
         stops[rows[stuck], others[stuck]] = start[stuck]
     return stops
 
@@ -256,7 +261,7 @@ class MazeCore:
         :raises ValueError: if a start is outside the maze or on a wall
         """
         positions = self.positions.copy()
-        index = slice(None) if agents is None else np.asarray(agents)
+        index = slice(None) if agents is None else np.atleast_1d(np.asarray(agents))
         positions[index] = 0.0 if starts is None else np.asarray(starts, dtype=np.float64)
         if starts is not None:
             _check_free(positions[index])

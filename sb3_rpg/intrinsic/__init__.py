@@ -1,15 +1,19 @@
 """Intrinsic rewards for RPG and for any off-policy algorithm of Stable-Baselines3."""
 
 from sb3_rpg.intrinsic.base import IntrinsicReward
+from sb3_rpg.intrinsic.callback import IntrinsicRewardCallback
 from sb3_rpg.intrinsic.features import ObservationFeatures, positional_encoding
 from sb3_rpg.intrinsic.registry import INTRINSIC_REWARDS, make_intrinsic_reward
-from sb3_rpg.intrinsic.replay import uniform_transition_batch
+from sb3_rpg.intrinsic.replay import IntrinsicDictReplayBuffer, IntrinsicReplayBuffer, uniform_transition_batch
 from sb3_rpg.intrinsic.rnd import RND
 
 __all__ = [
     "INTRINSIC_REWARDS",
     "RND",
+    "IntrinsicDictReplayBuffer",
+    "IntrinsicReplayBuffer",
     "IntrinsicReward",
+    "IntrinsicRewardCallback",
     "ObservationFeatures",
     "make_intrinsic_reward",
     "positional_encoding",

@@ -1,7 +1,8 @@
-"""The interface of an intrinsic reward: a novelty measure that is trained beside the agent and asked when a batch is sampled."""
+"""The interface of an intrinsic reward: a measure of novelty, trained beside the agent and asked when a batch is sampled."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch as th
@@ -115,7 +116,9 @@ class IntrinsicReward(nn.Module, ABC):
         :param next_obs: Next observations, like ``obs``.
         :return: Bonus (B,), float32, without gradient.
         """
-        return self.bonus_from_errors(self.errors(obs, actions, next_obs))
+        with self._uncached_autocast():
+            errors = self.errors(obs, actions, next_obs)
+        return self.bonus_from_errors(errors)
 
     @th.no_grad()
     def bonus_from_errors(self, errors: th.Tensor) -> th.Tensor:
@@ -139,7 +142,8 @@ class IntrinsicReward(nn.Module, ABC):
         """
         with th.enable_grad():
             self.observe(obs, actions, next_obs)
-            loss, errors = self.loss(obs, actions, next_obs)
+            with self._uncached_autocast():
+                loss, errors = self.loss(obs, actions, next_obs)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
@@ -151,9 +155,19 @@ class IntrinsicReward(nn.Module, ABC):
             bonus_mean = self.bonus_from_errors(errors).mean()
         return {"loss": loss.detach(), "error_mean": error_mean, "error_std": error_std, "bonus_mean": bonus_mean}
 
+    def _uncached_autocast(self) -> AbstractContextManager[Any]:
+        """
+        The caller's autocast without its cache of casted weights: that cache lives as long as the caller's context, so a
+        second update in one context would train against the weights from before the first.
+        """
+        device_type = self.device.type
+        if not th.is_autocast_enabled(device_type):
+            return nullcontext()
+        return th.autocast(device_type, th.get_autocast_dtype(device_type), cache_enabled=False)
+
     def _make_optimizer(self) -> None:
         """Move the model to its device and create the optimizer of every parameter that requires a gradient."""
-        super()._apply(lambda tensor: tensor.to(self._initial_device))
+        self.to(self._initial_device)
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         try:
             self.optimizer = th.optim.Adam(parameters, lr=self.learning_rate, eps=1e-8, fused=True)

@@ -118,10 +118,11 @@ class ObservationFeatures(nn.Module):
     **Scaling.** The paper multiplies raw observations by a number picked for each task (0.05, or 0.1, or 0.01), which
     presumes that all dimensions are of like size. By default (``normalize=True``) each real-valued dimension is instead
     standardised by its cumulative mean and standard deviation over the training batches and clipped to +-10, which needs no
-    picking; ``obs_scale`` multiplies the result. Encoded scalars are *not* standardised, for a changing scale would shift the phases of the
-    high frequencies and make everything look new again: ``object_scale`` multiplies them. Choose it so that the range of
-    interest is about [-1, 1] (the finest period is then about 0.2, a tenth of the range).
-    To reproduce the paper: ``normalize=False, obs_scale=0.05``.
+    picking; ``obs_scale`` multiplies the result. To reproduce the paper: ``normalize=False, obs_scale=0.05``.
+
+    Encoded scalars are *not* standardised, for a changing scale would shift the phases of the high frequencies and make
+    everything look new again: ``object_scale`` multiplies them. Choose it so that the range of interest is about [-1, 1];
+    the finest period is then about 0.2, a tenth of that range.
 
     One-hot and binary entries pass unchanged but for ``obs_scale``.
 

@@ -36,7 +36,9 @@ def make_intrinsic_reward(
     if isinstance(name_or_class, str):
         if name_or_class.lower() not in INTRINSIC_REWARDS:
             known = ", ".join(repr(name) for name in [*sorted(INTRINSIC_REWARDS), "none"])
-            raise ValueError(f"Unknown intrinsic reward {name_or_class!r}; known are {known}, or a subclass of IntrinsicReward.")
+            raise ValueError(
+                f"Unknown intrinsic reward {name_or_class!r}; known are {known}, or a subclass of IntrinsicReward."
+            )
         name_or_class = INTRINSIC_REWARDS[name_or_class.lower()]
     elif not (isinstance(name_or_class, type) and issubclass(name_or_class, IntrinsicReward)):
         raise ValueError(f"An intrinsic reward is a name or a subclass of IntrinsicReward, not {name_or_class!r}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from fractions import Fraction
 from typing import TypeVar
@@ -257,6 +258,17 @@ def test_end_of_a_gap_is_a_wall() -> None:
     np.testing.assert_allclose(ends[1:], [(1.0, 0.15), (1.1, -0.35)])  # free
 
 
+def test_all_cases_in_one_batch() -> None:
+    """Along a wall's line, straight at a wall, through a gap, freely, standing still on a line: no NaN, no warning."""
+    core = MazeCore(5)
+    core.reset(starts=[(1.0, 0.1), (0.9, 0.5), (0.9, 0.1), (0.0, 0.0), (1.0, 0.1)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ends = core.step([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
+    np.testing.assert_allclose(ends, [(1.0, 0.2), (1.0, 0.5), (1.15, 0.1), (0.25, 0.25), (1.0, 0.1)], atol=3e-6)
+    assert (ends[:2] < [(1.1, 0.2), (1.0, 1.0)]).all()
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_moves_below_the_floating_point_resolution_do_not_end_on_a_wall(axis: int) -> None:
     """Moves of a few units in the last place, towards a wall and, on its line, towards the end of its gap."""
@@ -292,8 +304,10 @@ def test_reset_of_some_agents() -> None:
     core.reset([1], starts=[(0.3, 0.4)])
     np.testing.assert_array_equal(core.positions, [before[0], (0.3, 0.4), before[2]])
     np.testing.assert_array_equal(kept, before)  # arrays handed out earlier do not change
-    core.reset(np.array([True, False, False]))
+    core.reset(0)
     np.testing.assert_array_equal(core.positions, [(0, 0), (0.3, 0.4), before[2]])
+    core.reset(np.array([False, True, True]))
+    np.testing.assert_array_equal(core.positions, np.zeros((3, 2)))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

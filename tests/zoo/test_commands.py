@@ -42,7 +42,7 @@ def test_train_uses_our_hyperparameters(trained: Path) -> None:
     "options",
     [
         (),
-        ("--load-best", "--stochastic"),
+        pytest.param(("--load-best", "--stochastic"), marks=pytest.mark.slow),
         pytest.param(("--load-checkpoint", "60"), marks=pytest.mark.slow),
         pytest.param(("--load-last-checkpoint",), marks=pytest.mark.slow),
     ],
@@ -99,11 +99,11 @@ def test_train_in_subprocesses_with_progress_bar_and_tensorboard(run: Run, tmp_p
 @pytest.mark.parametrize("algo", ["rpg", "sac_rnd"])
 def test_optimize(run: Run, tmp_path: Path, algo: str) -> None:
     output = run(
-        *("-m", "rl_zoo3.train", "--algo", algo, "--env", "RPGBandit-v0", "-n", "60", "-optimize", "--n-trials", "2"),
+        *("-m", "rl_zoo3.train", "--algo", algo, "--env", "RPGMaze-v0", "-n", "60", "-optimize", "--n-trials", "2"),
         *("--n-evaluations", "1", "--eval-episodes", "1", "--no-optim-plots", "-params", "learning_starts:20"),
     )
     assert "Number of finished trials:  2" in output
-    (report,) = (tmp_path / "logs" / algo).glob("report_RPGBandit-v0_2-trials-*.csv")
+    (report,) = (tmp_path / "logs" / algo).glob("report_RPGMaze-v0_2-trials-*.csv")
     header, *trials = report.read_text().splitlines()
     assert "params_learning_rate" in header
     assert [line.rsplit(",", 1)[1] for line in trials] == ["COMPLETE", "COMPLETE"]

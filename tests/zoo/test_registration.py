@@ -116,9 +116,15 @@ print(json.dumps({{
     ("hook", "prepare", "repeat"),
     [
         pytest.param(True, "", "", id="hook"),
-        pytest.param(False, "from sb3_rpg.zoo import register; register()", "", id="register first"),
+        pytest.param(False, "from sb3_rpg.zoo import register; register()", "", id="register first", marks=pytest.mark.slow),
         pytest.param(False, "", "from sb3_rpg.zoo import register; register(); register()", id="register last, twice"),
-        pytest.param(True, "import sb3_rpg", "from sb3_rpg.zoo import register; register()", id="hook and register"),
+        pytest.param(
+            True,
+            "import sb3_rpg",
+            "from sb3_rpg.zoo import register; register()",
+            id="hook and register",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_registration(run: Run, hook: bool, prepare: str, repeat: str) -> None:
