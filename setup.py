@@ -59,13 +59,15 @@ SB3_RELEASES = ">=2.8.0,<2.10"
 EXTRAS = {
     # `python -m rl_zoo3.train --algo rpg` and its peers.
     # rl-zoo3 imports sb3-contrib on start; requests, seaborn, scipy, matplotlib and pandas are used by `enjoy`, by the
-    # plot commands and by `--optimize-hyperparameters`, but it does not declare them; moviepy records videos.
+    # plot commands and by `--optimize-hyperparameters`, but it does not declare them; moviepy records videos, and
+    # pygame-ce opens the window that `enjoy` shows unless told `--no-render`.
     "zoo": [
         f"rl-zoo3{SB3_RELEASES}",
         f"sb3-contrib{SB3_RELEASES}",
         "matplotlib>=3.7",
         "moviepy>=2.0",
         "pandas>=2.2",
+        "pygame-ce>=2.1.3",
         "requests>=2.28",
         "rich>=13.0",
         "scipy>=1.10",
@@ -80,7 +82,7 @@ EXTRAS = {
         "scipy>=1.10",
         "seaborn>=0.13",
     ],
-    # Simulated robots. From MuJoCo 3.12 on, the Fetch tasks of gymnasium-robotics and Meta-World no longer load
+    # Simulated robots. MuJoCo 3.12 breaks the Fetch tasks of gymnasium-robotics
     "envs": [
         "gymnasium-robotics>=1.4",
         "metaworld>=3.0",
@@ -91,6 +93,7 @@ EXTRAS = {
         "hypothesis>=6.100",
         "mujoco>=3.3.0,<3.12",
         "mypy>=1.11",
+        "packaging>=23.0",
         "pytest>=8.0",
         "pytest-xdist>=3.5",
         "ruff>=0.9",

@@ -161,22 +161,26 @@ class IntrinsicReward(nn.Module, ABC):
         second update in one context would train against the weights from before the first.
         """
         device_type = self.device.type
-        if not th.is_autocast_enabled(device_type):
+        if not th.amp.is_autocast_available(device_type) or not th.is_autocast_enabled(device_type):
             return nullcontext()
         return th.autocast(device_type, th.get_autocast_dtype(device_type), cache_enabled=False)
 
     def _make_optimizer(self) -> None:
         """Move the model to its device and create the optimizer of every parameter that requires a gradient."""
         self.to(self._initial_device)
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         try:
-            self.optimizer = th.optim.Adam(parameters, lr=self.learning_rate, eps=1e-8, fused=True)
+            self.optimizer = th.optim.Adam(self._trained(), lr=self.learning_rate, eps=1e-8, fused=True)
         except RuntimeError:  # no fused kernel for this device
-            self.optimizer = th.optim.Adam(parameters, lr=self.learning_rate, eps=1e-8)
+            self.optimizer = th.optim.Adam(self._trained(), lr=self.learning_rate, eps=1e-8)
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def _apply(self: SelfIntrinsicReward, fn: Callable[..., Any], recurse: bool = True) -> SelfIntrinsicReward:
         """Let the optimizer's state follow the parameters (``to``, ``cpu``, ``cuda``); PyTorch leaves it behind."""
         super()._apply(fn, recurse)
         if hasattr(self, "optimizer"):
-            self.optimizer.load_state_dict(self.optimizer.state_dict())
+            state = self.optimizer.state_dict()
+            self.optimizer.param_groups[0]["params"] = self._trained()  # between some devices parameters are made anew
+            self.optimizer.load_state_dict(state)
         return self

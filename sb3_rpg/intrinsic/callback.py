@@ -55,7 +55,8 @@ class IntrinsicRewardCallback(BaseCallback):
             raise ValueError(
                 "IntrinsicRewardCallback trains the intrinsic reward of a replay buffer, but the replay buffer of this "
                 f"{type(self.model).__name__} is {type(replay_buffer).__name__}. Create the model with "
-                "`replay_buffer_class=IntrinsicReplayBuffer` (or `IntrinsicDictReplayBuffer` for Dict observations)."
+                "`replay_buffer_class=IntrinsicReplayBuffer` (or `IntrinsicDictReplayBuffer` for Dict observations). "
+                "RPG trains its intrinsic reward by itself and needs no such callback."
             )
 
     @property

@@ -41,7 +41,7 @@ def parse_indices(indices: Indices, size: int, where: str = "the observation") -
     :raises ValueError: if an entry is not an index or a slice, reaches outside the observation, selects nothing or
         selects something twice.
     """
-    entries = [indices] if isinstance(indices, int | str | np.integer) else list(indices)
+    entries = list(indices) if isinstance(indices, Sequence | np.ndarray) and not isinstance(indices, str) else [indices]
     parsed: list[int] = []
     for entry in entries:
         if isinstance(entry, str):
@@ -113,7 +113,8 @@ class ObservationFeatures(nn.Module):
     - ``indices`` of the observation, e.g. ``[0, 1]``, ``"3:6,10"`` or, for a Dict space, ``{"achieved_goal": ":"}``;
     - or ``function`` of the observation, e.g. for the distance of two objects or for a symmetric logarithm of it.
 
-    Neither means no encodings, e.g. because the environment encodes its observation itself.
+    Neither means no encodings, e.g. because the environment encodes its observation itself. Name few: with every joint and
+    velocity encoded, each observation is unlike any other and none becomes known.
 
     **Scaling.** The paper multiplies raw observations by a number picked for each task (0.05, or 0.1, or 0.01), which
     presumes that all dimensions are of like size. By default (``normalize=True``) each real-valued dimension is instead

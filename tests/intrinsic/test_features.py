@@ -101,7 +101,8 @@ def test_observation_and_encodings_side_by_side() -> None:
 @settings(max_examples=40, deadline=None)
 def test_any_index_set(data: st.DataObject, size: int, n_frequencies: int) -> None:
     indices = data.draw(st.lists(st.integers(0, size - 1), min_size=1, unique=True))
-    written = data.draw(st.sampled_from([indices, ",".join(map(str, indices)), [str(index) for index in indices]]))
+    spellings: list[Any] = [indices, ",".join(map(str, indices)), [str(index) for index in indices]]
+    written = data.draw(st.sampled_from(spellings))
     space = spaces.Box(-1, 1, (size,))
     features = ObservationFeatures(space, indices=written, n_frequencies=n_frequencies, normalize=data.draw(st.booleans()))
     obs = th.rand(3, size) * 2 - 1
@@ -110,7 +111,7 @@ def test_any_index_set(data: st.DataObject, size: int, n_frequencies: int) -> No
     n = len(indices)
     assert result.shape == (3, features.dim) == (3, size + n * (1 + 2 * n_frequencies))
     assert th.equal(result[:, size : size + n], obs[:, indices]), "encoded scalars are never normalised"
-    sines, cosines = result[:, size + n :].split(n * n_frequencies, dim=1)
+    sines, cosines = result[:, size + n :].unflatten(1, (2, n * n_frequencies)).unbind(1)
     th.testing.assert_close(sines.square() + cosines.square(), th.ones_like(sines))
 
 
@@ -132,22 +133,17 @@ def test_normalisation_follows_the_training_batches_only() -> None:
     features.observe(batch)
     for _ in range(2):  # calling it does not move the statistics
         np.testing.assert_allclose(features(batch)[:, 0].numpy(), [-1, 1], rtol=1e-5)
-    np.testing.assert_allclose(features(batch)[:, 1].numpy(), [-1, 1], rtol=1e-2)
+    np.testing.assert_allclose(features(batch)[:, 1].numpy(), [-1, 1], rtol=2e-2)
     assert features(th.tensor([[1e6, 0.0]]))[0, 0] == 10.0
     assert {"statistics.mean", "statistics.variance", "statistics.count"} <= set(features.state_dict())
 
 
 def test_function_of_the_raw_observation_as_object_or_dotted_path() -> None:
     obs = th.randn(4, 5)
-    for function in (distance, f"{distance.__module__}.distance"):
-        try:
-            features = ObservationFeatures(VECTOR, function=function, normalize=False)
-        except ValueError:  # the test module itself may not be importable by name
-            assert isinstance(function, str)
-            continue
-        th.testing.assert_close(features(obs)[:, 5:], positional_encoding(distance(obs)))
-    features = ObservationFeatures(VECTOR, function="torch.atleast_2d", normalize=False)
-    th.testing.assert_close(features(obs)[:, 5:], positional_encoding(obs))
+    features = ObservationFeatures(VECTOR, function=distance, normalize=False)
+    th.testing.assert_close(features(obs)[:, 5:], positional_encoding(distance(obs)))
+    features = ObservationFeatures(VECTOR, function="torch.atleast_2d", normalize=False, object_scale=0.5)
+    th.testing.assert_close(features(obs)[:, 5:], positional_encoding(0.5 * obs))
 
 
 @pytest.mark.parametrize(
@@ -194,8 +190,7 @@ def test_dict_observation_is_flattened_with_one_hot_entries() -> None:
     }
     result = features(obs)
     assert result.shape == (1, features.dim) == (1, 2 + 4 + 3 + 3 * 13)
-    raw = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
-    np.testing.assert_allclose(result[0, :9].numpy(), [*raw, 0, 0, 1] if list(GOAL.spaces)[-1] == "observation" else result[0, :9])
+    np.testing.assert_allclose(result[0, :9].numpy(), [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0, 0, 1], rtol=1e-6)
     np.testing.assert_allclose(result[0, 9:12].numpy(), [0.1, 0.2, 0.6], rtol=1e-6)
 
 

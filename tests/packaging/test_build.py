@@ -8,6 +8,9 @@ import zipfile
 from email.parser import Parser
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from tests.packaging.conftest import HOOK, HOOK_FILES, PTH, ROOT, START, command
 
 BUILD = "import sys; from setuptools import build_meta; print(build_meta.{hook}(sys.argv[1]))"
@@ -62,3 +65,23 @@ def test_source_archive_builds_the_same_wheel(checkout: Path, tmp_path: Path) ->
         zipfile.ZipFile(build(checkout, "build_wheel", tmp_path / "from_checkout")) as from_checkout,
     ):
         assert sorted(from_sdist.namelist()) == sorted(from_checkout.namelist())
+
+
+def test_constraints_pin_every_requirement_within_its_bounds(checkout: Path, tmp_path: Path) -> None:
+    pins = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            pin = Requirement(line)
+            if pin.marker is None or pin.marker.evaluate():
+                assert pin.name not in pins, f"{pin.name} is pinned twice"
+                (specifier,) = pin.specifier
+                assert specifier.operator == "=="
+                pins[canonicalize_name(pin.name)] = specifier.version
+    with zipfile.ZipFile(build(checkout, "build_wheel", tmp_path / "wheel")) as wheel:
+        metadata = Parser().parsestr(wheel.read("sb3_rpg-0.1.0.dist-info/METADATA").decode())
+    requirements = [Requirement(text) for text in metadata.get_all("Requires-Dist", [])]
+    assert len(requirements) > 20
+    for requirement in requirements:
+        name = canonicalize_name(requirement.name)
+        assert name in pins, f"constraints.txt has no line for {name}"
+        assert requirement.specifier.contains(pins[name]), f"{requirement} does not allow {pins[name]}"

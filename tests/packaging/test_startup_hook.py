@@ -51,10 +51,11 @@ def start(folder: Path, script: str, *options: str, **variables: str) -> tuple[s
     :param variables: environment variables
     :return: what it printed on its two streams
     """
-    (folder / "sitecustomize.py").write_text(f"import site; site.addsitedir({str(folder)!r})\n")
     environment = {key: value for key, value in os.environ.items() if key != startup_hook.SWITCH}
+    # -S: an sb3_rpg that is installed here must not start its own hook
+    as_site_packages = f"import site; site.addsitedir({str(folder)!r})\n"
     result = subprocess.run(
-        [sys.executable, *options, "-c", script],
+        [sys.executable, "-S", *options, "-c", as_site_packages + script],
         env={**environment, "PYTHONPATH": str(folder), **variables},
         cwd=folder,
         capture_output=True,

@@ -59,6 +59,14 @@ def test_enjoy(trained: Path, options: tuple[str, ...]) -> None:
 
 
 @pytest.mark.slow
+def test_enjoy_shows_a_window(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pygame")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")  # no screen is needed
+    output = run_python(trained, *("-m", "rl_zoo3.enjoy", "--algo", "rpg", "--env", "RPGMaze-v0", "-f", "logs", "-n", "51"))
+    assert "1 Episodes" in output
+
+
+@pytest.mark.slow
 def test_enjoy_several_environments(trained: Path) -> None:
     output = run_python(
         trained,
@@ -97,16 +105,26 @@ def test_train_in_subprocesses_with_progress_bar_and_tensorboard(run: Run, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("algo", ["rpg", "sac_rnd"])
-def test_optimize(run: Run, tmp_path: Path, algo: str) -> None:
+def test_optimize_and_train_with_a_trial(run: Run, tmp_path: Path, algo: str) -> None:
+    train = ("-m", "rl_zoo3.train", "--algo", algo, "--env", "RPGMaze-v0", "-n", "60")
+    study = ("--storage", "sqlite:///study.db", "--study-name", "study")
     output = run(
-        *("-m", "rl_zoo3.train", "--algo", algo, "--env", "RPGMaze-v0", "-n", "60", "-optimize", "--n-trials", "2"),
-        *("--n-evaluations", "1", "--eval-episodes", "1", "--no-optim-plots", "-params", "learning_starts:20"),
+        *(*train, *study, "-optimize", "--n-trials", "2", "--no-optim-plots"),
+        *("--n-evaluations", "1", "--eval-episodes", "1", "-params", "learning_starts:20"),
     )
     assert "Number of finished trials:  2" in output
     (report,) = (tmp_path / "logs" / algo).glob("report_RPGMaze-v0_2-trials-*.csv")
     header, *trials = report.read_text().splitlines()
-    assert "params_learning_rate" in header
+    learning_rate = header.split(",").index("params_learning_rate")
     assert [line.rsplit(",", 1)[1] for line in trials] == ["COMPLETE", "COMPLETE"]
+
+    output = run(*train, *study, "--trial-id", "1", "--eval-freq", "-1", "-params", "learning_starts:20")
+    assert "Loading from Optuna study" in output
+    # Optimizing has left a folder of its own
+    config = tmp_path / "logs" / algo / "RPGMaze-v0_2" / "RPGMaze-v0" / "config.yml"
+    hyperparams = dict(yaml.unsafe_load(config.read_text()))
+    assert hyperparams["learning_rate"] == pytest.approx(float(trials[1].split(",")[learning_rate]))
+    assert "one_minus_gamma" not in hyperparams
 
 
 def test_sac_in_our_environment(run: Run, tmp_path: Path) -> None:
@@ -120,19 +138,25 @@ def test_sac_in_our_environment(run: Run, tmp_path: Path) -> None:
 def test_sac_with_intrinsic_reward(run: Run, tmp_path: Path) -> None:
     output = run(
         *("-m", "rl_zoo3.train", "--algo", "sac_rnd", "--env", "RPGMaze-v0", "-n", "60", "--eval-freq", "-1"),
-        *("-params", *SMALL_SAC),
+        *("--log-interval", "1", "-params", *SMALL_SAC),
     )
     assert f"Loading hyperparameters from: {ROOT / 'hyperparams' / 'sac_rnd.yml'}" in output
+    assert "intrinsic_rew_mean" in output
     assert (tmp_path / "logs" / "sac_rnd" / "RPGMaze-v0_1" / "RPGMaze-v0.zip").is_file()
 
 
 @pytest.mark.slow
-def test_enjoy_sac_with_intrinsic_reward(run: Run) -> None:
-    run(
-        *("-m", "rl_zoo3.train", "--algo", "sac_rnd", "--env", "RPGMaze-v0", "-n", "60", "--eval-freq", "-1"),
-        *("-params", *SMALL_SAC),
-    )
+def test_continue_and_enjoy_sac_with_intrinsic_reward(run: Run, tmp_path: Path) -> None:
+    train = ("-m", "rl_zoo3.train", "--algo", "sac_rnd", "--env", "RPGMaze-v0", "-n", "60", "--eval-freq", "50")
+    train = (*train, "--eval-episodes", "1", "--save-replay-buffer")
+    run(*train, "-params", *SMALL_SAC)
+    first = tmp_path / "logs" / "sac_rnd" / "RPGMaze-v0_1"
+    assert (first / "replay_buffer.pkl").is_file()
+    output = run(*train, "-i", str(first / "RPGMaze-v0.zip"), "-params", *SMALL_SAC)
+    assert "Loading replay buffer" in output
+    assert "intrinsic_rew_mean" in output
     output = run("-m", "rl_zoo3.enjoy", "--algo", "sac_rnd", "--env", "RPGMaze-v0", "-f", "logs", "--no-render", "-n", "51")
+    assert "id=2" in output
     assert "1 Episodes" in output
 
 
