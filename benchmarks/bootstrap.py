@@ -43,6 +43,7 @@ def run_in_venv(
     :param command: the arguments of the interpreter: ``("-m", "benchmarks.maze_demo", "--seed", "1")``
     :param variables: environment variables to set for the command
     :return: the command's exit code
+    :raises BootstrapError: if the environment cannot be made
     """
     python = ensure_venv(path, extras)
     # The root is the working directory's stand-in for an installed `benchmarks` or `tests`
@@ -84,6 +85,7 @@ def ensure_venv(path: str | Path, extras: Sequence[str]) -> Path:
     :param path: the environment's folder; a relative one counts from the root of the checkout
     :param extras: the extras of sb3_rpg to install
     :return: the environment's interpreter
+    :raises BootstrapError: if it cannot be made
     """
     if sys.version_info < MINIMUM_PYTHON:
         raise BootstrapError(

@@ -71,8 +71,10 @@ class EpisodeStartIndex:
     def sample(self, batch_size: int) -> np.ndarray:
         """
         :param batch_size: number of starts to draw, with replacement
-        :return: flat places, (batch_size,)
+        :return: flat places, (batch_size,); none where none is stored: of an episode longer than the buffer
         """
+        if self._count == 0:
+            return self._places[:0]
         return self._places[(self._first + np.random.randint(0, self._count, size=batch_size)) % len(self._places)]
 
 
@@ -83,6 +85,7 @@ class LatentBufferMixin(ReplayBuffer):
     z and the episode-start flags of the coming transition are handed over with :meth:`stage` before SB3's own
     ``add(obs, next_obs, action, reward, done, infos)`` is called, so that SB3's calling code need not be copied.
     Transitions added without (``extend``, demonstrations) get z = 0 and start an episode where the one before was done.
+    Where one kind follows the other, an episode starts too.
     """
 
     latents: np.ndarray
@@ -94,6 +97,8 @@ class LatentBufferMixin(ReplayBuffer):
         self.episode_starts = np.zeros((self.buffer_size, self.n_envs), dtype=bool)
         self.start_index = EpisodeStartIndex(self.buffer_size * self.n_envs)
         self._staged: tuple[np.ndarray, np.ndarray] | None = None
+        #: whether the newest transition was handed over with stage(); None: the buffer is empty
+        self._newest_staged: bool | None = None
 
     def stage(self, latents: np.ndarray, episode_starts: np.ndarray) -> None:
         """
@@ -113,10 +118,10 @@ class LatentBufferMixin(ReplayBuffer):
         row, overwrites = self.pos, self.full
         if self._staged is not None:
             latents, starts = self._staged
-            self._staged = None
+            starts = starts | (self._newest_staged is False)
         else:
-            empty = row == 0 and not overwrites
-            latents, starts = np.zeros_like(self.latents[row]), np.full(self.n_envs, empty) | (self.dones[row - 1] > 0)
+            latents, starts = np.zeros_like(self.latents[row]), (self.dones[row - 1] > 0) | (self._newest_staged is not False)
+        self._newest_staged, self._staged = self._staged is not None, None
         super().add(*args, **kwargs)
         if overwrites:
             self.start_index.drop_oldest(int(self.episode_starts[row].sum()))
@@ -196,7 +201,7 @@ class LatentBufferMixin(ReplayBuffer):
 
         :param batch_size: B
         :param env: normalises observations, if given
-        :return: o_1, (B, ...)
+        :return: o_1, (B, ...), or (0, ...) while no episode's first observation is stored
         """
         rows, envs = np.divmod(self.start_index.sample(batch_size), self.n_envs)
         return self._observation_tensors(self.observations, rows, envs, env)

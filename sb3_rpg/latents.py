@@ -10,6 +10,7 @@ need not know its kind.
 
 import math
 from abc import ABC, abstractmethod
+from numbers import Integral, Real
 
 import torch as th
 from torch.nn import functional as F
@@ -18,13 +19,17 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 def _positive_int(name: str, value: int) -> int:
-    if isinstance(value, bool) or int(value) != value or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}; use latent='none' for a policy without z")
     return int(value)
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def _positive_float(name: str, value: float) -> float:
-    if not (math.isfinite(value) and value > 0):
+    if not (_is_number(value) and math.isfinite(value) and value > 0):
         raise ValueError(f"`{name}` must be a positive number, got {value!r}")
     return float(value)
 
@@ -172,14 +177,15 @@ class CategoricalLatent(LatentSpace):
     """
 
     def __init__(self, dim: int = 12, uniform_mix: float = 0.2):
-        if not 0.0 <= uniform_mix < 1.0:
-            raise ValueError(f"`uniform_mix` must be in [0, 1), got {uniform_mix!r}")
+        if not (_is_number(uniform_mix) and 0.0 <= uniform_mix < 1.0):
+            raise ValueError(f"`uniform_mix` must be a number in [0, 1), got {uniform_mix!r}")
         self.name = "categorical"
         self.dim = self.policy_dim = self.posterior_dim = self.n_categories = _positive_int("latent_dim", dim)
         self.uniform_mix = uniform_mix
 
     def _log_probs(self, params: th.Tensor, temperature: float) -> th.Tensor:
-        return F.log_softmax(params / temperature, dim=-1)
+        # Without temperature, pi(z|s1) is the category of the highest value
+        return F.log_softmax(params / max(temperature, 1e-6), dim=-1)
 
     def sample(self, n: int, params: th.Tensor | None, temperature: float, device: th.device) -> th.Tensor:
         assert params is not None, "a categorical latent needs the outputs of pi(z|s1)"
@@ -359,12 +365,15 @@ def make_latent_space(latent: str | LatentSpace, latent_dim: int = 12, **kwargs:
         return latent
     if latent == "none":
         return NoLatent()
-    if latent in ("gaussian", "learned_gaussian"):
-        return GaussianLatent(latent_dim, learned=latent == "learned_gaussian", **kwargs)
-    if latent == "categorical":
-        return CategoricalLatent(latent_dim, **kwargs)
-    if latent == "mixed":
-        return MixedLatent(latent_dim, **kwargs)  # type: ignore[arg-type]
-    if latent == "hypersphere":
-        return HypersphereLatent(latent_dim, **kwargs)
+    try:
+        if latent in ("gaussian", "learned_gaussian"):
+            return GaussianLatent(latent_dim, learned=latent == "learned_gaussian", **kwargs)
+        if latent == "categorical":
+            return CategoricalLatent(latent_dim, **kwargs)
+        if latent == "mixed":
+            return MixedLatent(latent_dim, **kwargs)  # type: ignore[arg-type]
+        if latent == "hypersphere":
+            return HypersphereLatent(latent_dim, **kwargs)
+    except TypeError as error:
+        raise ValueError(f"`latent_kwargs`={kwargs!r} do not fit latent={latent!r}: {error}") from error
     raise ValueError(f"`latent` must be one of {', '.join(LATENT_SPACES)} or a LatentSpace, got {latent!r}")

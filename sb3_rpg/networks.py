@@ -131,7 +131,7 @@ class EnsembleMLP(nn.Module):
         out = x.reshape(-1, x.shape[-1])
         for layer in self.layers:
             out = layer(out, n_members) if isinstance(layer, EnsembleLinear) else layer(out)
-        return out.unflatten(1, x.shape[:-1])
+        return out.view(len(out), *x.shape[:-1], out.shape[-1])
 
 
 class TanhNormalHead(nn.Module):
@@ -225,10 +225,15 @@ def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
 @th.no_grad()
 def polyak_average(online: Sequence[th.Tensor], target: Sequence[th.Tensor], tau: float) -> None:
     """
-    target <- (1 - tau) target + tau online, in place, for all tensors in one call.
+    target <- (1 - tau) target + tau online, in place, for all tensors in one call; integers (the counters of batch
+    normalisation) are copied.
 
     :param online: tensors to follow
     :param target: tensors to move, of the same shapes
     :param tau: share of the online tensor, in [0, 1]
     """
-    th._foreach_lerp_(list(target), list(online), tau)
+    pairs = [pair for pair in zip(target, online, strict=True) if pair[0].is_floating_point()]
+    th._foreach_lerp_([pair[0] for pair in pairs], [pair[1] for pair in pairs], tau)
+    for moved, followed in zip(target, online, strict=True):
+        if not moved.is_floating_point():
+            moved.copy_(followed)

@@ -3,11 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-# Algorithms that RL Zoo has no file for
-OWN_ALGORITHMS = ("rpg", "sac_rnd")
-
 
 def hyperparams_path(name: str) -> Path:
     """
@@ -15,23 +10,28 @@ def hyperparams_path(name: str) -> Path:
 
     :param name: the file's name, with or without ``.yml``: ``"rpg"``
     :return: the path of an existing file
+    :raises FileNotFoundError: if there is no such file; the message names those that there are
     """
     package = Path(__file__).resolve().parent.parent
-    # Wheels and link trees have the folder inside the package, a checkout has it beside the package
-    folders = (package / "hyperparams", package.parent / "hyperparams")
-    file_name = f"{name.removesuffix('.yml')}.yml"
-    for folder in folders:
-        if (folder / file_name).is_file():
-            return folder / file_name
-    known = sorted({path.name for folder in folders for path in folder.glob("*.yml")})
-    raise FileNotFoundError(f"name={name!r}: sb3_rpg has no hyperparameter file of this name, only {', '.join(known)}.")
+    # A wheel has the folder inside the package, a checkout beside it
+    folder = package / "hyperparams"
+    if not folder.is_dir():
+        folder = package.parent / "hyperparams"
+    path = folder / f"{name.removesuffix('.yml')}.yml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.name for file in folder.glob("*.yml"))) or f"none at all in {folder}"
+        raise FileNotFoundError(f"name={name!r}: sb3_rpg has no hyperparameter file of this name, only {known}.")
+    return path
 
 
 def load_hyperparams(path: Path) -> dict[str, dict[str, Any]]:
     """
     :param path: a hyperparameter file in RL Zoo's format
     :return: the hyperparameters by environment id
+    :raises ValueError: if the file holds anything else
     """
+    import yaml  # comes with RL Zoo
+
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError(f"path={str(path)!r} holds no mapping of environment ids to hyperparameters.")
@@ -55,7 +55,7 @@ def default_config(algo: str, env_id: str, zoo_folder: Path) -> Path | None:
     except FileNotFoundError:
         return None
     theirs = zoo_folder / f"{algo}.yml"
-    if algo in OWN_ALGORITHMS or not theirs.is_file():
+    if not theirs.is_file():
         return ours
     if env_id in load_hyperparams(ours) and env_id not in load_hyperparams(theirs):
         return ours

@@ -26,6 +26,8 @@ def register() -> None:
 
     Needed only where the start-up hook does not run (see :mod:`sb3_rpg.zoo.startup_hook`): in a checkout on
     ``PYTHONPATH``, after ``pip install --target``, or with ``SB3_RPG_ZOO_HOOK=0``.
+
+    :raises ImportError: if RL Zoo or a package that it needs is missing
     """
     for name in _PATCHES:
         try:

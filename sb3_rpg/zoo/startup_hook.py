@@ -14,7 +14,7 @@ Set the environment variable ``SB3_RPG_ZOO_HOOK=0`` to switch it off.
 import os
 import sys
 
-TYPE_CHECKING = False  # type checkers take it for typing.TYPE_CHECKING, the import of which would cost a millisecond
+TYPE_CHECKING = False  # as type checkers know it; importing `typing` would take longer than all else here
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.abc import Loader
@@ -50,7 +50,9 @@ class ZooFinder:
         self._searched.add(fullname)
         try:
             for finder in sys.meta_path:
-                spec = finder.find_spec(fullname, path, target) if finder is not self else None
+                # As `importlib` does, pass over finders of the old kind
+                find_spec = getattr(finder, "find_spec", None) if finder is not self else None
+                spec = find_spec(fullname, path, target) if find_spec is not None else None
                 if spec is not None:
                     if spec.loader is not None:
                         self._patch_after_execution(spec.loader, fullname)

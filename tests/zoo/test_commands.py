@@ -147,8 +147,10 @@ def test_sac_with_intrinsic_reward(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_continue_and_enjoy_sac_with_intrinsic_reward(run: Run, tmp_path: Path) -> None:
-    train = ("-m", "rl_zoo3.train", "--algo", "sac_rnd", "--env", "RPGMaze-v0", "-n", "60", "--eval-freq", "50")
-    train = (*train, "--eval-episodes", "1", "--save-replay-buffer")
+    train = (
+        *("-m", "rl_zoo3.train", "--algo", "sac_rnd", "--env", "RPGMaze-v0", "-n", "60"),
+        *("--eval-freq", "50", "--eval-episodes", "1", "--save-replay-buffer"),
+    )
     run(*train, "-params", *SMALL_SAC)
     first = tmp_path / "logs" / "sac_rnd" / "RPGMaze-v0_1"
     assert (first / "replay_buffer.pkl").is_file()

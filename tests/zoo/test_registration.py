@@ -106,6 +106,7 @@ print(json.dumps({{
     "rpg subclass": Custom(None, "rpg", "Pendulum-v1", "logs").config,
     "rpg with file": config("rpg", "Pendulum-v1", config="mine.yml"),
     "sac known to the Zoo": config("sac", "Pendulum-v1"),
+    "sac in the maze": config("sac", "RPGMaze-v0"),
     "sac_rnd": config("sac_rnd", "RPGMaze-v0"),
     "evaluable": eval("sb3_rpg.RPG.__name__", vars(sys.modules["rl_zoo3.exp_manager"])),
 }}))
@@ -138,11 +139,15 @@ def test_registration(run: Run, hook: bool, prepare: str, repeat: str) -> None:
     assert report["rpg"] == report["rpg subclass"] == str(ROOT / "hyperparams" / "rpg.yml")
     assert report["rpg with file"] == "mine.yml"
     assert report["sac known to the Zoo"].endswith("rl_zoo3/hyperparams/sac.yml")
+    # Ours, once it says anything about the maze: RL Zoo's says nothing
+    in_ours = "RPGMaze-v0" in config.load_hyperparams(hyperparams_path("sac"))
+    assert Path(report["sac in the maze"]).is_relative_to(ROOT / "hyperparams") == in_ours
     assert report["sac_rnd"] == str(ROOT / "hyperparams" / "sac_rnd.yml")
     assert report["evaluable"] == "RPG"
 
 
 def test_register_without_the_zoo_says_what_to_install(run: Run) -> None:
-    script = "import sys; sys.modules['rl_zoo3'] = None; from sb3_rpg.zoo import register; register()"
+    # PyYAML comes with RL Zoo
+    script = "import sys; sys.modules.update(rl_zoo3=None, yaml=None); from sb3_rpg.zoo import register; register()"
     output = run("-c", script, hook=False, expect=1)
     assert "pip install 'sb3_rpg[zoo]'" in output

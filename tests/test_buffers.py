@@ -1,0 +1,378 @@
+"""Replay buffers: segments against an independent record of everything that was stored."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.save_util import load_from_pkl, save_to_pkl
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_rpg.buffers import (
+    LatentBufferMixin,
+    LatentDictReplayBuffer,
+    LatentReplayBuffer,
+    SegmentSamples,
+    latent_buffer_class,
+)
+from tests.conftest import LabelledEnv, labelled_vec_env
+
+ACTION_SPACE = spaces.Box(-1, 1, (2,))
+
+
+class Step(NamedTuple):
+    """One transition: from ``(env, episode, number)`` to ``(env, episode, number + 1)``."""
+
+    env: int
+    episode: int
+    number: int
+    terminated: bool
+    truncated: bool
+    start: bool
+
+    @property
+    def z(self) -> list[float]:
+        return [self.env + 0.5, self.episode + 0.25]
+
+
+class Collector:
+    """
+    Fills a buffer as RPG does: auto-reset where an episode ends, sometimes a reset of all environments without ``done``.
+
+    :param rows: vector steps that the buffer holds
+    :param lengths: of each environment's episodes, in turn; odd episodes are truncated, even ones terminate
+    :param kind: "vector" or "dict" observations
+    """
+
+    def __init__(self, rows: int, lengths: Sequence[Sequence[int]], kind: str = "vector", **kwargs: Any):
+        self.n_envs, self.lengths, self.kind, self.rows = len(lengths), lengths, kind, rows
+        space = LabelledEnv(space=kind).observation_space
+        buffer_class = LatentDictReplayBuffer if kind == "dict" else LatentReplayBuffer
+        self.buffer: LatentReplayBuffer | LatentDictReplayBuffer = buffer_class(
+            rows * self.n_envs, space, ACTION_SPACE, device="cpu", n_envs=self.n_envs, latent_dim=2, **kwargs  # type: ignore[arg-type]
+        )
+        self.history: list[list[Step]] = []
+        self._episodes, self._numbers = [0] * self.n_envs, [0] * self.n_envs
+
+    def observations(self, steps: Sequence[Step], after: int = 0) -> Any:
+        label = np.array([[s.env, s.episode, s.number + after] for s in steps], dtype=np.float32)
+        return {"label": label, "extra": label[:, 2:]} if self.kind == "dict" else label
+
+    def reset_all(self) -> None:
+        """What ``learn()`` does: new episodes, without the old ones' having ended."""
+        for env in range(self.n_envs):
+            if self._numbers[env] > 0:
+                self._episodes[env], self._numbers[env] = self._episodes[env] + 1, 0
+
+    def step(self, staged: bool = True) -> None:
+        steps = []
+        for env in range(self.n_envs):
+            episode, number = self._episodes[env], self._numbers[env]
+            done = number + 1 >= self.lengths[env][episode % len(self.lengths[env])]
+            odd = episode % 2 == 1
+            steps.append(Step(env, episode, number, done and not odd, done and odd, number == 0))
+        if staged:
+            self.buffer.stage(np.array([s.z for s in steps], dtype=np.float32), np.array([s.start for s in steps]))
+        self.buffer.add(*self.transition(steps))
+        self.history.append(steps)
+        for s in steps:
+            ended = s.terminated or s.truncated
+            self._episodes[s.env], self._numbers[s.env] = (s.episode + 1, 0) if ended else (s.episode, s.number + 1)
+
+    def transition(self, steps: Sequence[Step]) -> tuple[Any, ...]:
+        return (
+            self.observations(steps),
+            self.observations(steps, after=1),
+            np.array([[s.env, s.number] for s in steps], dtype=np.float32),
+            np.array([100 * s.episode + s.number for s in steps], dtype=np.float32),
+            np.array([s.terminated or s.truncated for s in steps]),
+            [{"TimeLimit.truncated": s.truncated} for s in steps],
+        )
+
+    @property
+    def stored(self) -> dict[tuple[int, int, int], int]:
+        """The index into ``history`` of every transition that the buffer must still hold, by its label."""
+        first = max(0, len(self.history) - self.rows)
+        return {s[:3]: t for t in range(first, len(self.history)) for s in self.history[t]}
+
+    def segment(self, label: tuple[int, int, int], horizon: int) -> list[Step]:
+        """What a segment that starts there has to hold."""
+        first, env = self.stored[label], label[0]
+        steps = [self.history[first][env]]
+        for t in range(first + 1, min(first + horizon, len(self.history))):
+            if self.history[t][env].start:
+                break
+            steps.append(self.history[t][env])
+        return steps
+
+
+def labels(obs: Any) -> list[tuple[int, int, int]]:
+    label = obs["label"] if isinstance(obs, dict) else obs
+    return [(int(e), int(p), int(s)) for e, p, s in label.reshape(-1, 3).tolist()]
+
+
+def check_segments(collector: Collector, segments: SegmentSamples, horizon: int) -> set[tuple[int, int, int]]:
+    """Compare all that was sampled with the collector's own record; return where segments started."""
+    starts = labels(segments.observations)
+    following = labels(segments.next_observations)
+    for b, label in enumerate(starts):
+        steps = collector.segment(label, horizon)
+        n = len(steps)
+        assert segments.mask[:, b].tolist() == [1.0] * n + [0.0] * (horizon - n), label
+        assert segments.latents[b].tolist() == pytest.approx(steps[0].z)
+        assert bool(segments.episode_starts[b]) == steps[0].start
+        for k, s in enumerate(steps):
+            assert following[k * len(starts) + b] == (s.env, s.episode, s.number + 1)
+            assert segments.actions[k, b].tolist() == [s.env, s.number]
+            assert segments.rewards[k, b].item() == 100 * s.episode + s.number
+            assert bool(segments.terminated[k, b]) == s.terminated
+        for k in range(n, horizon):  # masked, and even so never from another episode
+            assert following[k * len(starts) + b][:2] == label[:2]
+    return set(starts)
+
+
+@st.composite
+def collectors(draw: st.DrawFn, kind: str = "vector") -> Collector:
+    n_envs = draw(st.integers(1, 3))
+    lengths = [draw(st.lists(st.integers(1, 7), min_size=1, max_size=3)) for _ in range(n_envs)]
+    collector = Collector(draw(st.integers(1, 12)), lengths, kind)
+    resets = draw(st.sets(st.integers(0, 30), max_size=3))
+    for t in range(draw(st.integers(1, 30))):
+        if t in resets:
+            collector.reset_all()
+        collector.step()
+    np.random.seed(draw(st.integers(0, 1000)))
+    return collector
+
+
+@settings(max_examples=80, deadline=None)
+@given(collector=collectors(), horizon=st.integers(1, 5))
+def test_segments_hold_one_episode_with_its_z_and_every_stored_step_can_start_one(collector: Collector, horizon: int) -> None:
+    n_stored = len(collector.stored)
+    segments = collector.buffer.sample_segments(n_stored * 20, horizon)
+    assert check_segments(collector, segments, horizon) == set(collector.stored)
+    assert th.all(segments.mask[0] == 1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(collector=collectors(kind="dict"), horizon=st.integers(1, 4))
+def test_segments_of_dict_observations(collector: Collector, horizon: int) -> None:
+    segments = collector.buffer.sample_segments(64, horizon)
+    check_segments(collector, segments, horizon)
+    assert isinstance(segments.observations, dict) and isinstance(segments.next_observations, dict)
+    assert th.equal(segments.observations["extra"], segments.observations["label"][:, 2:])
+    assert th.equal(segments.next_observations["extra"], segments.next_observations["label"][..., 2:])
+
+
+@settings(max_examples=80, deadline=None)
+@given(collector=collectors())
+def test_start_index_holds_exactly_the_stored_episode_starts(collector: Collector) -> None:
+    buffer, stored = collector.buffer, collector.stored
+    expected = {label for label in stored if label[2] == 0}
+    assert len(buffer.start_index) == len(expected)
+    sampled = buffer.sample_starts(20 * max(len(expected), 1))
+    assert set(labels(sampled)) == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(collector=collectors())
+def test_states_of_the_actors_batch_carry_their_z_and_tell_starts(collector: Collector) -> None:
+    obs, z, starts = collector.buffer.sample_states(20 * len(collector.stored))
+    assert set(labels(obs)) == set(collector.stored)
+    for label, latent, start in zip(labels(obs), z.tolist(), starts.tolist(), strict=True):
+        assert latent == pytest.approx([label[0] + 0.5, label[1] + 0.25])
+        assert start is (label[2] == 0)
+
+
+def filled(n_steps: int = 23, rows: int = 10, kind: str = "vector", **kwargs: Any) -> Collector:
+    collector = Collector(rows, [(4, 3), (5,)], kind, **kwargs)
+    for _ in range(n_steps):
+        collector.step()
+    return collector
+
+
+def test_first_steps_are_uniform_over_all_that_is_stored() -> None:
+    collector = filled()
+    n = 40000
+    counts: dict[tuple[int, int, int], int] = {}
+    for label in labels(collector.buffer.sample_segments(n, 3).observations):
+        counts[label] = counts.get(label, 0) + 1
+    expected = n / len(collector.stored)
+    assert all(abs(count - expected) < 5 * expected**0.5 for count in counts.values())
+
+
+def test_dtypes_and_shapes() -> None:
+    segments = filled().buffer.sample_segments(6, 3)
+    shapes = {name: tuple(value.shape) for name, value in segments._asdict().items()}
+    assert shapes == {
+        "observations": (6, 3),
+        "next_observations": (3, 6, 3),
+        "actions": (3, 6, 2),
+        "rewards": (3, 6),
+        "terminated": (3, 6),
+        "mask": (3, 6),
+        "latents": (6, 2),
+        "episode_starts": (6,),
+    }
+    assert segments.episode_starts.dtype == th.bool
+    assert all(value.dtype == th.float32 for name, value in segments._asdict().items() if name != "episode_starts")
+
+
+def test_an_episode_longer_than_the_buffer_leaves_no_start_but_segments() -> None:
+    collector = Collector(4, [(50,)])
+    for _ in range(20):
+        collector.step()
+    assert check_segments(collector, collector.buffer.sample_segments(50, 3), 3) == {(0, 0, n) for n in range(16, 20)}
+    assert len(collector.buffer.start_index) == 0
+    assert collector.buffer.sample_starts(5).shape == (0, 3)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_truncated_step_is_no_termination_unless_time_outs_are_not_told(told: bool) -> None:
+    collector = Collector(10, [(2,)], handle_timeout_termination=told)
+    for _ in range(4):  # an episode that terminates, then one that is truncated
+        collector.step()
+    segments = collector.buffer.sample_segments(200, 1)
+    flags = dict(zip(labels(segments.observations), segments.terminated[0].tolist(), strict=True))
+    assert flags == {(0, 0, 0): 0.0, (0, 0, 1): 1.0, (0, 1, 0): 0.0, (0, 1, 1): 0.0 if told else 1.0}
+
+
+@pytest.mark.parametrize("kind", ["vector", "dict"])
+def test_sb3s_sample_still_returns_single_transitions(kind: str) -> None:
+    collector = filled(kind=kind)
+    samples = collector.buffer.sample(200)
+    before, after = labels(samples.observations), labels(samples.next_observations)
+    assert set(before) == set(collector.stored)
+    for b, (env, episode, number) in enumerate(before):
+        step = collector.history[collector.stored[env, episode, number]][env]
+        assert after[b] == (env, episode, number + 1)
+        assert samples.rewards[b].item() == 100 * episode + number
+        assert bool(samples.dones[b]) == step.terminated
+
+
+def test_transitions_without_z_get_zeros_and_start_where_the_one_before_was_done() -> None:
+    collector = Collector(20, [(3,), (5,)])
+    for _ in range(8):
+        collector.step(staged=False)
+    segments = collector.buffer.sample_segments(400, 3)
+    assert th.all(segments.latents == 0)
+    check_segments(collector, segments._replace(latents=_expected_latents(segments)), 3)
+    assert set(labels(collector.buffer.sample_starts(100))) == {s for s in collector.stored if s[2] == 0}
+
+
+def _expected_latents(segments: SegmentSamples) -> th.Tensor:
+    return th.tensor([[env + 0.5, episode + 0.25] for env, episode, _ in labels(segments.observations)])
+
+
+def test_extend_takes_demonstrations_as_sb3_does() -> None:
+    source, collector = filled(9, rows=20), Collector(20, [(4, 3), (5,)])
+    columns = zip(*(collector.transition(steps) for steps in source.history), strict=True)
+    collector.buffer.extend(*(list(column) for column in columns))
+    assert collector.buffer.size() == 9
+    assert set(labels(collector.buffer.sample_segments(400, 2).observations)) == set(source.stored)
+    assert set(labels(collector.buffer.sample_starts(100))) == {s for s in source.stored if s[2] == 0}
+
+
+@pytest.mark.parametrize("staged_first", [True, False])
+def test_demonstrations_and_an_unfinished_episode_beside_them_are_kept_apart(staged_first: bool) -> None:
+    collector = Collector(20, [(50,)])
+    for _ in range(3):
+        collector.step(staged=staged_first)
+    collector._episodes, collector._numbers = [7], [5]  # the middle of another episode
+    for _ in range(3):
+        collector.step(staged=not staged_first)
+    segments = collector.buffer.sample_segments(300, 3)
+    for first, last in zip(labels(segments.observations), labels(segments.next_observations[2]), strict=True):
+        assert first[1] == last[1]
+
+
+def test_segments_of_an_empty_buffer_are_refused() -> None:
+    with pytest.raises(ValueError, match="the replay buffer is empty: collect or load transitions"):
+        Collector(5, [(3,)]).buffer.sample_segments(4, 2)
+
+
+def test_reset_forgets_everything() -> None:
+    collector = filled()
+    collector.buffer.reset()
+    fresh = Collector(10, [(4, 3), (5,)])
+    fresh.buffer = collector.buffer
+    for _ in range(4):
+        fresh.step()
+    assert check_segments(fresh, fresh.buffer.sample_segments(200, 3), 3) == set(fresh.stored)
+    assert len(fresh.buffer.start_index) == 2
+
+
+@pytest.mark.parametrize("kind", ["vector", "dict"])
+def test_saved_and_loaded_buffers_go_on_as_if_nothing_happened(kind: str, tmp_path: Path) -> None:
+    collector = filled(7, kind=kind)
+    save_to_pkl(tmp_path / "buffer.pkl", collector.buffer)
+    loaded: LatentBufferMixin = load_from_pkl(tmp_path / "buffer.pkl")  # type: ignore[assignment]
+    again = pickle.loads(pickle.dumps(collector.buffer))
+    for buffer in (loaded, again):
+        copy = filled(7, kind=kind)
+        copy.buffer = buffer
+        for _ in range(9):
+            copy.step()
+        assert check_segments(copy, buffer.sample_segments(400, 3), 3) == set(copy.stored)
+        assert set(labels(buffer.sample_starts(100))) == {s for s in copy.stored if s[2] == 0}
+
+
+@pytest.mark.parametrize("kind", ["vector", "dict"])
+@pytest.mark.parametrize("norm_reward", [True, False])
+def test_normalised_segments_are_those_that_vec_normalize_would_give(kind: str, norm_reward: bool) -> None:
+    collector = filled(kind=kind)
+    env = VecNormalize(labelled_vec_env(2, space=kind), norm_reward=norm_reward, clip_obs=3.0)
+    statistics = list(env.obs_rms.values()) if isinstance(env.obs_rms, dict) else [env.obs_rms]
+    for rms in statistics:
+        rms.mean, rms.var = rms.mean + 1.5, rms.var * 4.0
+    env.ret_rms.var = np.array(25.0)
+
+    np.random.seed(5)
+    at_once = collector.buffer.sample_segments(50, 3, env)
+    np.random.seed(5)
+    raw = collector.buffer.sample_segments(50, 3)
+    afterwards = collector.buffer.normalize_segments(raw, env)
+    for name, expected in at_once._asdict().items():
+        got = getattr(afterwards, name)
+        for key in expected if isinstance(expected, dict) else [...]:
+            assert th.equal(got[key], expected[key]) and got[key].dtype == expected[key].dtype, name
+
+    def plain(obs: Any) -> th.Tensor:
+        return obs["label"] if isinstance(obs, dict) else obs
+
+    for name in ("observations", "next_observations"):
+        expected = ((plain(getattr(raw, name)) - 1.5) / 2.0).clamp(-3.0, 3.0)
+        assert th.allclose(plain(getattr(at_once, name)), expected, atol=1e-5)
+    assert th.allclose(at_once.rewards, (raw.rewards / 5.0).clamp(-10, 10) if norm_reward else raw.rewards, atol=1e-5)
+
+    np.random.seed(6)
+    states = collector.buffer.sample_states(50)[0]
+    np.random.seed(6)
+    assert th.allclose(
+        plain(collector.buffer.sample_states(50, env)[0]), ((plain(states) - 1.5) / 2.0).clamp(-3.0, 3.0), atol=1e-5
+    )
+    assert set(plain(collector.buffer.sample_starts(50, env))[:, 2].tolist()) == {-0.75}
+
+
+def test_sb3s_buffers_are_replaced_by_their_latent_variants_and_foreign_ones_refused() -> None:
+    box, dictionary = spaces.Box(-1, 1, (3,)), spaces.Dict({"a": spaces.Box(-1, 1, (3,))})
+
+    class Own(LatentReplayBuffer):
+        pass
+
+    assert latent_buffer_class(None, box) is LatentReplayBuffer
+    assert latent_buffer_class(None, dictionary) is LatentDictReplayBuffer
+    assert latent_buffer_class(ReplayBuffer, box) is LatentReplayBuffer
+    assert latent_buffer_class(DictReplayBuffer, dictionary) is LatentDictReplayBuffer
+    assert latent_buffer_class(Own, box) is Own
+    with pytest.raises(ValueError, match="`replay_buffer_class=NStepReplayBuffer` does not store z; use None, ReplayBuffer"):
+        latent_buffer_class(NStepReplayBuffer, box)
