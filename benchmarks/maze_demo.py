@@ -60,8 +60,8 @@ def report(run: Path, picture: Path, seed: int) -> None:
     n_timesteps = positions.shape[0] * positions.shape[1]
     print(f"\nCoverage of the maze's 100 cells after {n_timesteps} steps, seed {seed}:")
     print(f"  RPG                               {coverage(positions.reshape(-1, 2)):.2f}")
-    for kind, name in (("uniform", "uniform random actions"), ("direction", "one random direction an episode")):
-        print(f"  {name:<33} {random_coverage(kind, n_timesteps, seed)[1][-1]:.2f}")
+    print(f"  uniform random actions            {random_coverage('uniform', n_timesteps, seed)[1][-1]:.2f}")
+    print(f"  one random direction an episode   {random_coverage('direction', n_timesteps, seed)[1][-1]:.2f}")
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 5.5))
     half = len(positions) // 2

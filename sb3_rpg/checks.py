@@ -1,6 +1,8 @@
 """Bad input is refused before training starts, or at the step where it arrives, by an error that names the remedy."""
 
 import math
+from collections.abc import Callable
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +24,11 @@ def _require_integer(name: str, value: Any, minimum: int, remedy: str = "") -> N
     _require(bool(ok), f"`{name}` must be an integer of at least {minimum}, got {value!r}{remedy and '; ' + remedy}")
 
 
+def _require_number(name: str, value: Any, in_range: Callable[[Any], bool], wanted: str) -> None:
+    ok = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and in_range(value)
+    _require(ok, f"`{name}` must be a number {wanted}, got {value!r}")
+
+
 def check_arguments(model: "RPG") -> None:
     """
     :param model: freshly constructed, before its networks exist
@@ -37,14 +44,17 @@ def check_arguments(model: "RPG") -> None:
     _require_integer("plan_horizon", model.plan_horizon, 1)
     if model.plan_every is not None:
         _require_integer("plan_every", model.plan_every, 0, "None never plans, 0 plans at an episode's start only")
-    _require(0.0 < model.gamma <= 1.0, f"`gamma` must be in (0, 1], got {model.gamma!r}")
-    _require(0.0 < model.tau <= 1.0, f"`tau` must be in (0, 1], got {model.tau!r}")
-    _require(model.value_weight_decay > 0.0, f"`value_weight_decay` must be positive, got {model.value_weight_decay!r}")
-    _require(model.max_grad_norm >= 0.0, f"`max_grad_norm` must be at least 0 (0: no clipping), got {model.max_grad_norm!r}")
+    _require_integer("gradient_steps", model.gradient_steps, -1, "-1 means as many as steps were collected")
+    _require_number("gamma", model.gamma, lambda x: 0 < x <= 1, "in (0, 1]")
+    _require_number("tau", model.tau, lambda x: 0 < x <= 1, "in (0, 1]")
+    _require_number("value_weight_decay", model.value_weight_decay, lambda x: x > 0, "above 0; 1 weighs all steps alike")
+    _require_number("max_grad_norm", model.max_grad_norm, lambda x: x >= 0, "of at least 0 (0: no clipping)")
     _require(model.precision in PRECISIONS, f"`precision` must be one of {', '.join(PRECISIONS)}, got {model.precision!r}")
     known = {"consistency", "reward", "value", "termination"}
     unknown = set(model.loss_weights) - known
     _require(not unknown, f"`loss_weights` has unknown terms {sorted(unknown)}; known: {', '.join(sorted(known))}")
+    for name, weight in model.loss_weights.items():
+        _require_number(f"loss_weights[{name!r}]", weight, lambda x: x >= 0, "of at least 0 (0: switched off)")
     _require(
         model.n_steps == 1,
         f"`n_steps={model.n_steps}` is not supported: RPG's returns over several steps are imagined; "
@@ -66,7 +76,7 @@ def _check_entropy(model: "RPG") -> None:
     if isinstance(model.ent_coef, str):
         kind, _, initial = model.ent_coef.partition("_")
         try:
-            valid = kind == "auto" and (not initial or float(initial) > 0)
+            valid = kind == "auto" and (not initial or 0 < float(initial) < math.inf)
         except ValueError:
             valid = False
         _require(valid, f"`ent_coef` must be 'auto', 'auto_<initial value>' or a number, got {model.ent_coef!r}")
@@ -97,19 +107,20 @@ def check_horizon(env: VecEnv, horizon: int) -> None:
             )
 
 
-def check_finite(kind: str, values: Any, num_timesteps: int) -> None:
+def check_finite(kind: str, values: Any, num_timesteps: int, env_index: int | None = None) -> None:
     """
     :param kind: "observation" or "reward"
     :param values: an array, or a dict of arrays
     :param num_timesteps: environment steps so far, for the message
+    :param env_index: the environment that the values are from; None: their first dimension is that of the environments
     :raises ValueError: if a value is NaN or infinite; nothing of the step has been stored then
     """
     for key, array in values.items() if isinstance(values, dict) else [(None, values)]:
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             where = np.argwhere(~np.isfinite(array))[0]
-            entry = "" if key is None else f"[{key!r}]"
+            entry, env = "" if key is None else f"[{key!r}]", where[0] if env_index is None else env_index
             raise ValueError(
-                f"the environment returned a non-finite {kind}{entry} ({array[tuple(where)]}) in environment {where[0]} "
+                f"the environment returned a non-finite {kind}{entry} ({array[tuple(where)]}) in environment {env} "
                 f"at step {num_timesteps}; fix the environment, or wrap it in a VecCheckNan to find the cause. "
                 "Nothing of this step was stored: the model can still be saved."
             )

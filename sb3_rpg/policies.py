@@ -20,7 +20,7 @@ from torch import nn
 
 from sb3_rpg.latents import LatentSpace, NoLatent
 from sb3_rpg.losses import value_estimate
-from sb3_rpg.networks import DEFAULT_NET_ARCH, EnsembleMLP, TanhNormalHead, init_constant, mlp
+from sb3_rpg.networks import DEFAULT_ACTIVATION, DEFAULT_NET_ARCH, EnsembleMLP, TanhNormalHead, init_constant, mlp
 from sb3_rpg.world_model import Encoder, WorldModel
 
 LatentState = tuple[np.ndarray, ...] | np.ndarray | None
@@ -91,7 +91,7 @@ class LatentActor(BasePolicy):
         encoder: Encoder,
         values: EnsembleMLP,
         net_arch: Sequence[int] = DEFAULT_NET_ARCH,
-        activation_fn: type[nn.Module] = nn.ELU,
+        activation_fn: type[nn.Module] = DEFAULT_ACTIVATION,
         std_scale: float = 0.4,
         normalize_images: bool = True,
     ):
@@ -248,7 +248,8 @@ class LatentActor(BasePolicy):
         return self.obs_to_tensor(observation)
 
     def _finish_prediction(self, actions: th.Tensor, vectorized: bool) -> np.ndarray:
-        scaled = actions.cpu().numpy().reshape((-1, *self.action_space.shape))  # type: ignore[misc]
+        assert self.action_space.shape is not None
+        scaled = actions.cpu().numpy().reshape((-1, *self.action_space.shape))
         unscaled = self.unscale_action(scaled)
         return unscaled if vectorized else unscaled.squeeze(axis=0)
 
@@ -272,7 +273,7 @@ class Posterior(nn.Module):
         action_dim: int,
         latent_space: LatentSpace,
         net_arch: Sequence[int] = DEFAULT_NET_ARCH,
-        activation_fn: type[nn.Module] = nn.ELU,
+        activation_fn: type[nn.Module] = DEFAULT_ACTIVATION,
     ):
         super().__init__()
         self.latent_space = latent_space
@@ -351,7 +352,7 @@ class RPGPolicy(BasePolicy):
         lr_schedule: Schedule,
         latent_space: LatentSpace | None = None,
         net_arch: Sequence[int] | dict[str, Sequence[int]] | None = None,
-        activation_fn: type[nn.Module] = nn.ELU,
+        activation_fn: type[nn.Module] = DEFAULT_ACTIVATION,
         state_dim: int = 100,
         hidden_dim: int = 256,
         n_critics: int = 2,

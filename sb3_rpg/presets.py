@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import nn
+
 #: Table 1 and Appendix A of the paper. To be used with five environments, as the paper's updates follow vector steps. The
 #: encodings of the observation (``intrinsic_reward_kwargs``) are chosen by task in the paper, here the raw observation is
 #: scaled by 0.05, its most common choice.
@@ -33,6 +35,7 @@ PAPER: dict[str, Any] = {
     "intrinsic_reward_kwargs": {"normalize": False, "obs_scale": 0.05, "scale": 0.1},
     "intrinsic_batch_size": 512,
     "precision": "fp32",
+    "policy_kwargs": {"activation_fn": nn.ELU},
 }
 
 PRESETS: dict[str, dict[str, Any]] = {"paper": PAPER}

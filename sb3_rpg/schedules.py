@@ -3,7 +3,15 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
+
+
+def is_coefficient(value: object) -> bool:
+    """
+    :return: whether it is a finite number of at least 0
+    """
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf
 
 
 @dataclass(frozen=True)
@@ -19,7 +27,7 @@ class Ramp:
     :param start: environment steps
     :param end: environment steps
     :param log: interpolate the logarithm
-    :raises ValueError: if ``end`` is not behind ``start``, or with ``log`` a value is not positive
+    :raises ValueError: if an argument is no number, negative, or with ``log`` 0, or if ``end`` is not behind ``start``
     """
 
     initial: float
@@ -29,8 +37,11 @@ class Ramp:
     log: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.start < self.end:
-            raise ValueError(f"a Ramp needs 0 <= `start` < `end` in environment steps, got {self.start!r} and {self.end!r}")
+        for name in ("initial", "final", "start", "end"):
+            if not is_coefficient(getattr(self, name)):
+                raise ValueError(f"a Ramp needs a number of at least 0 as `{name}`, got {getattr(self, name)!r}")
+        if not self.start < self.end:
+            raise ValueError(f"a Ramp needs `start` < `end` in environment steps, got {self.start!r} and {self.end!r}")
         if self.log and min(self.initial, self.final) <= 0:
             raise ValueError(f"a Ramp with log=True needs positive values, got {self.initial!r} and {self.final!r}")
 
@@ -49,25 +60,27 @@ class Ramp:
 Coefficient = float | Callable[[float], float] | Ramp | Mapping[str, Any]
 
 
-def make_coefficient(name: str, value: Coefficient) -> float | Callable[[float], float] | Ramp:
+def make_coefficient(name: str, value: Coefficient, also: str = "") -> float | Callable[[float], float] | Ramp:
     """
     Check a coefficient before any training starts.
 
     :param name: the argument's name, for errors
     :param value: what the user gave
+    :param also: what the argument may be beside a coefficient, for errors
     :return: a number, a function of the remaining progress or a Ramp
     :raises ValueError: if the value is none of these, negative or not finite
     """
     if isinstance(value, Mapping):
         try:
             return Ramp(**value)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"`{name}`={dict(value)!r} is no Ramp: give initial, final, start and end ({error})") from error
     if isinstance(value, Ramp) or callable(value):
         return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+    if not is_coefficient(value):
         raise ValueError(
-            f"`{name}` must be a number of at least 0, a function of the remaining progress or a Ramp, got {value!r}"
+            f"`{name}` must be {also and also + ', '}a number of at least 0, a function of the remaining progress or a Ramp, "
+            f"got {value!r}"
         )
     return float(value)
 

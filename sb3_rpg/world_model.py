@@ -15,7 +15,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 from torch.nn import functional as F
 
-from sb3_rpg.networks import DEFAULT_NET_ARCH, EnsembleMLP, init_constant, mlp
+from sb3_rpg.networks import DEFAULT_ACTIVATION, DEFAULT_NET_ARCH, EnsembleMLP, init_constant, mlp
 
 #: an acting policy: state (B, S) -> action (B, action_dim) in [-1, 1] and its log-probability (B,)
 ActFn = Callable[[th.Tensor], tuple[th.Tensor, th.Tensor]]
@@ -57,7 +57,7 @@ class Encoder(nn.Module):
         features_extractor: BaseFeaturesExtractor,
         state_dim: int = 100,
         net_arch: Sequence[int] = DEFAULT_NET_ARCH,
-        activation_fn: type[nn.Module] = nn.ELU,
+        activation_fn: type[nn.Module] = DEFAULT_ACTIVATION,
         normalize_images: bool = True,
     ):
         super().__init__()
@@ -103,7 +103,7 @@ class WorldModel(nn.Module):
         n_critics: int = 2,
         net_arch: Sequence[int] = DEFAULT_NET_ARCH,
         value_net_arch: Sequence[int] = DEFAULT_NET_ARCH,
-        activation_fn: type[nn.Module] = nn.ELU,
+        activation_fn: type[nn.Module] = DEFAULT_ACTIVATION,
     ):
         super().__init__()
         state_dim = encoder.state_dim

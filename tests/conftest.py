@@ -16,6 +16,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_rpg import RPG
 
+# More threads would only wait for each other at these sizes
+th.set_num_threads(1)
+
 #: networks that are as small as they can be without being degenerate
 SMALL_POLICY: dict[str, Any] = {"net_arch": [16, 16], "hidden_dim": 16, "state_dim": 8}
 
@@ -70,7 +73,7 @@ class LabelledEnv(gym.Env):
     def _observation(self) -> Any:
         label = np.array([self.env_id, self.episode, self.step_number], dtype=np.float32)
         if self.kind == "dict":
-            return {"label": label, "extra": label[2:]}
+            return {"label": label, "extra": label[2:].copy()}
         if self.kind == "image":
             return np.full((36, 36, 1), 40 * self.episode + self.step_number, dtype=np.uint8)
         return label

@@ -56,9 +56,15 @@ class Collector:
     def __init__(self, rows: int, lengths: Sequence[Sequence[int]], kind: str = "vector", **kwargs: Any):
         self.n_envs, self.lengths, self.kind, self.rows = len(lengths), lengths, kind, rows
         space = LabelledEnv(space=kind).observation_space
-        buffer_class = LatentDictReplayBuffer if kind == "dict" else LatentReplayBuffer
-        self.buffer: LatentReplayBuffer | LatentDictReplayBuffer = buffer_class(
-            rows * self.n_envs, space, ACTION_SPACE, device="cpu", n_envs=self.n_envs, latent_dim=2, **kwargs  # type: ignore[arg-type]
+        buffer_class: Any = LatentDictReplayBuffer if kind == "dict" else LatentReplayBuffer
+        self.buffer: LatentBufferMixin = buffer_class(
+            rows * self.n_envs,
+            space,
+            ACTION_SPACE,
+            device="cpu",
+            n_envs=self.n_envs,
+            latent_dim=2,
+            **kwargs,
         )
         self.history: list[list[Step]] = []
         self._episodes, self._numbers = [0] * self.n_envs, [0] * self.n_envs
@@ -233,7 +239,8 @@ def test_an_episode_longer_than_the_buffer_leaves_no_start_but_segments() -> Non
         collector.step()
     assert check_segments(collector, collector.buffer.sample_segments(50, 3), 3) == {(0, 0, n) for n in range(16, 20)}
     assert len(collector.buffer.start_index) == 0
-    assert collector.buffer.sample_starts(5).shape == (0, 3)
+    starts: Any = collector.buffer.sample_starts(5)
+    assert starts.shape == (0, 3)
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -290,7 +297,7 @@ def test_demonstrations_and_an_unfinished_episode_beside_them_are_kept_apart(sta
     collector._episodes, collector._numbers = [7], [5]  # the middle of another episode
     for _ in range(3):
         collector.step(staged=not staged_first)
-    segments = collector.buffer.sample_segments(300, 3)
+    segments: Any = collector.buffer.sample_segments(300, 3)
     for first, last in zip(labels(segments.observations), labels(segments.next_observations[2]), strict=True):
         assert first[1] == last[1]
 
@@ -315,7 +322,7 @@ def test_reset_forgets_everything() -> None:
 def test_saved_and_loaded_buffers_go_on_as_if_nothing_happened(kind: str, tmp_path: Path) -> None:
     collector = filled(7, kind=kind)
     save_to_pkl(tmp_path / "buffer.pkl", collector.buffer)
-    loaded: LatentBufferMixin = load_from_pkl(tmp_path / "buffer.pkl")  # type: ignore[assignment]
+    loaded: LatentBufferMixin = load_from_pkl(tmp_path / "buffer.pkl")
     again = pickle.loads(pickle.dumps(collector.buffer))
     for buffer in (loaded, again):
         copy = filled(7, kind=kind)

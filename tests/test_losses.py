@@ -1,6 +1,7 @@
 """The paper's equations against numbers worked out by hand, slow references and finite differences."""
 
 import math
+from typing import Any
 
 import pytest
 import torch as th
@@ -17,7 +18,7 @@ from sb3_rpg.losses import (
     value_estimate,
 )
 
-HALF = {"gamma": 0.5, "weight_decay": 0.5}
+HALF: dict[str, Any] = {"gamma": 0.5, "weight_decay": 0.5}
 
 
 def column(*values: float) -> th.Tensor:
@@ -245,7 +246,7 @@ def test_actor_maximises_the_first_heads_estimate() -> None:
     loss = actor_loss(estimates)
     loss.backward()
     assert loss.item() == -2.0
-    assert th.equal(estimates.grad, th.tensor([[-0.5, -0.5], [0.0, 0.0]]))
+    assert estimates.grad is not None and th.equal(estimates.grad, th.tensor([[-0.5, -0.5], [0.0, 0.0]]))
 
 
 @pytest.mark.parametrize(("entropy", "direction"), [(1.0, -1), (3.0, 1)])

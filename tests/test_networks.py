@@ -9,6 +9,8 @@ from torch.distributions import Independent, Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
 from sb3_rpg.networks import (
+    DEFAULT_ACTIVATION,
+    EnsembleLinear,
     EnsembleMLP,
     TanhNormalHead,
     frozen,
@@ -23,9 +25,9 @@ def linear_layers(network: nn.Module) -> list[nn.Linear]:
     return [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
 
 
-def test_mlp_by_default_is_three_linear_layers_256_wide_with_elu_between() -> None:
-    kinds = [type(layer) for layer in mlp(5, 3)]
-    assert kinds == [nn.Linear, nn.ELU, nn.Linear, nn.ELU, nn.Linear]
+def test_mlp_by_default_is_three_linear_layers_256_wide() -> None:
+    for network, activation in ((mlp(5, 3), DEFAULT_ACTIVATION), (mlp(5, 3, activation_fn=nn.Tanh), nn.Tanh)):
+        assert [type(layer) for layer in network] == [nn.Linear, activation, nn.Linear, activation, nn.Linear]
     assert [(layer.in_features, layer.out_features) for layer in linear_layers(mlp(5, 3))] == [(5, 256), (256, 256), (256, 3)]
 
 
@@ -56,17 +58,21 @@ def test_init_constant_makes_the_output_constant_and_refuses_other_layers() -> N
         init_constant(nn.ELU())
 
 
+def linear_ensembles(ensemble: EnsembleMLP) -> list[EnsembleLinear]:
+    return [layer for layer in ensemble.layers if isinstance(layer, EnsembleLinear)]
+
+
 def member_forward(ensemble: EnsembleMLP, member: int, x: th.Tensor) -> th.Tensor:
     """One member as a plain MLP."""
     for layer in ensemble.layers:
-        x = x @ layer.weight[member] + layer.bias[member, 0] if hasattr(layer, "weight") else layer(x)
+        x = x @ layer.weight[member] + layer.bias[member, 0] if isinstance(layer, EnsembleLinear) else layer(x)
     return x
 
 
 def test_ensemble_equals_its_members_one_by_one_for_any_leading_shape() -> None:
     ensemble = EnsembleMLP(3, 5, 2, [7, 6])
-    for bias in (layer.bias for layer in ensemble.layers if hasattr(layer, "bias")):
-        nn.init.normal_(bias)
+    for layer in linear_ensembles(ensemble):
+        nn.init.normal_(layer.bias)
     for shape in ((5,), (4, 5), (2, 4, 5)):
         x = th.randn(*shape)
         out = ensemble(x)
@@ -80,13 +86,14 @@ def test_ensemble_evaluates_only_the_first_members_and_gives_only_them_gradients
     x = th.randn(4, 5)
     assert th.allclose(ensemble(x, n_members=2), ensemble(x)[:2], atol=1e-6)
     ensemble(x, n_members=1).sum().backward()
-    for layer in (layer for layer in ensemble.layers if hasattr(layer, "weight")):
+    for layer in linear_ensembles(ensemble):
+        assert layer.weight.grad is not None
         assert layer.weight.grad[0].abs().sum() > 0
         assert th.all(layer.weight.grad[1:] == 0)
 
 
 def test_ensemble_members_start_different_and_orthogonal() -> None:
-    layer = EnsembleMLP(2, 9, 4, []).layers[0]
+    (layer,) = linear_ensembles(EnsembleMLP(2, 9, 4, []))
     assert not th.allclose(layer.weight[0], layer.weight[1])
     for weight in layer.weight:
         assert th.allclose(weight.T @ weight, th.eye(4), atol=1e-5)
@@ -100,7 +107,9 @@ def set_outputs(head: TanhNormalHead, values: list[float]) -> None:
         last.bias.copy_(th.tensor(values))
 
 
-@pytest.mark.parametrize(("log_std", "expected"), [(0.0, 0.4), (1.0, 0.4 * math.e), (100.0, 0.4 * math.e**2), (-3.0, 0.4 / math.e**3)])
+@pytest.mark.parametrize(
+    ("log_std", "expected"), [(0.0, 0.4), (1.0, 0.4 * math.e), (100.0, 0.4 * math.e**2), (-3.0, 0.4 / math.e**3)]
+)
 def test_std_is_0_4_times_exp_of_log_std_clamped_at_2(log_std: float, expected: float) -> None:
     head = TanhNormalHead(3, 1, [4])
     set_outputs(head, [0.1, log_std])

@@ -128,7 +128,7 @@ def test_default_sizes_are_the_papers() -> None:
     assert len(world_model.predict_values(th.zeros(1, 100), th.zeros(1, 12))) == 2
     # torch's default initialisation: uniform within 1/sqrt(256)
     assert world_model.gru.weight_hh.abs().max() <= 1 / 16
-    gram = world_model.decoder[0].weight @ world_model.decoder[0].weight.T  # type: ignore[operator, union-attr]
+    gram = world_model.decoder[0].weight @ world_model.decoder[0].weight.T  # type: ignore[operator]
     assert th.allclose(gram, th.eye(256), atol=1e-4)
 
 

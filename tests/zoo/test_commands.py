@@ -138,7 +138,7 @@ def test_sac_in_our_environment(run: Run, tmp_path: Path) -> None:
 def test_sac_with_intrinsic_reward(run: Run, tmp_path: Path) -> None:
     output = run(
         *("-m", "rl_zoo3.train", "--algo", "sac_rnd", "--env", "RPGMaze-v0", "-n", "60", "--eval-freq", "-1"),
-        *("--log-interval", "1", "-params", *SMALL_SAC),
+        *("--log-interval", "1", "-params", *SMALL_SAC, "n_envs:1"),
     )
     assert f"Loading hyperparameters from: {ROOT / 'hyperparams' / 'sac_rnd.yml'}" in output
     assert "intrinsic_rew_mean" in output
@@ -151,10 +151,10 @@ def test_continue_and_enjoy_sac_with_intrinsic_reward(run: Run, tmp_path: Path) 
         *("-m", "rl_zoo3.train", "--algo", "sac_rnd", "--env", "RPGMaze-v0", "-n", "60"),
         *("--eval-freq", "50", "--eval-episodes", "1", "--save-replay-buffer"),
     )
-    run(*train, "-params", *SMALL_SAC)
+    run(*train, "-params", *SMALL_SAC, "n_envs:1")
     first = tmp_path / "logs" / "sac_rnd" / "RPGMaze-v0_1"
     assert (first / "replay_buffer.pkl").is_file()
-    output = run(*train, "-i", str(first / "RPGMaze-v0.zip"), "-params", *SMALL_SAC)
+    output = run(*train, "-i", str(first / "RPGMaze-v0.zip"), "-params", *SMALL_SAC, "n_envs:1")
     assert "Loading replay buffer" in output
     assert "intrinsic_rew_mean" in output
     output = run("-m", "rl_zoo3.enjoy", "--algo", "sac_rnd", "--env", "RPGMaze-v0", "-f", "logs", "--no-render", "-n", "51")

@@ -1,0 +1,152 @@
+"""Pictures of results: learning curves, and who went where in the maze."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.experiments import METRIC_LABELS, Experiment
+from benchmarks.results import read_curve
+from benchmarks.statistics import FloatArray, interval_of_curve, iqm
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREYS = ("0.35", "0.6")
+#: with fewer seeds, an interval says little and the seeds themselves are shown
+SEEDS_FOR_INTERVALS = 5
+DPI = 130
+
+
+@dataclass(frozen=True)
+class Curve:
+    """
+    One metric of one algorithm.
+
+    :param label: label of the algorithm
+    :param seeds: seeds
+    :param steps: environment steps, shape (T,)
+    :param values: shape (seeds, T)
+    """
+
+    label: str
+    seeds: tuple[int, ...]
+    steps: FloatArray
+    values: FloatArray
+
+
+def load_curves(folder: Path, experiment: Experiment) -> dict[str, Curve]:
+    """
+    :param folder: folder of results
+    :param experiment: the experiment
+    :return: the curves of its metric, by label, in the experiment's order; algorithms without results are left out
+    :raises ValueError: if there are no results at all
+    """
+    curves = {}
+    for algorithm in experiment.algorithms:
+        runs = {
+            seed: {row.step: row.value for row in rows if row.metric == experiment.metric.name}
+            for seed, rows in sorted(read_curve(folder / f"{algorithm.label}.csv").items())
+        }
+        if not runs:
+            continue
+        steps = sorted(set.intersection(*(set(run) for run in runs.values())))
+        values = np.array([[run[step] for step in steps] for run in runs.values()], dtype=np.float64)
+        curves[algorithm.label] = Curve(algorithm.label, tuple(runs), np.array(steps, dtype=np.float64), values)
+    if not curves:
+        raise ValueError(f"folder={str(folder)!r} holds no results of {experiment.name!r}; run the experiment first")
+    return curves
+
+
+def draw_curves(ax: Axes, experiment: Experiment, curves: Mapping[str, Curve]) -> None:
+    """
+    :param ax: axes to draw on
+    :param experiment: the experiment
+    :param curves: see :func:`load_curves`
+    """
+    colors, greys = iter(PALETTE * 3), iter(GREYS * 3)
+    for algorithm in experiment.algorithms:
+        color = next(colors if algorithm.learns else greys)  # also for those without results: colours stay as runs come in
+        curve = curves.get(algorithm.label)
+        if curve is None:
+            continue
+        name = f"{algorithm.label} (n = {len(curve.seeds)})"
+        if not algorithm.learns:
+            ax.plot(curve.steps, iqm(curve.values, axis=0), "--", color=color, linewidth=1.4, label=name)
+            continue
+        middle, low, high = interval_of_curve(curve.values, curve.seeds)
+        ax.plot(curve.steps, middle, color=color, linewidth=2, label=name)
+        if len(curve.seeds) < SEEDS_FOR_INTERVALS:
+            ax.plot(curve.steps, curve.values.T, color=color, linewidth=0.7, alpha=0.5)
+        else:
+            ax.fill_between(curve.steps, low, high, color=color, alpha=0.2, linewidth=0)
+    ax.set_xlabel("environment steps")
+    ax.set_ylabel(METRIC_LABELS[experiment.metric.name])
+    ax.set_xlim(0, experiment.budget)
+    ax.grid(alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize="small")
+
+
+def save_curves(path: Path, experiment: Experiment, curves: Mapping[str, Curve]) -> None:
+    """
+    :param path: the PNG to write
+    :param experiment: the experiment
+    :param curves: see :func:`load_curves`
+    """
+    plt = _pyplot()
+    figure, ax = plt.subplots(figsize=(7, 4.2))
+    draw_curves(ax, experiment, curves)
+    few = any(len(curve.seeds) < SEEDS_FOR_INTERVALS for curve in curves.values())
+    shown = "thin: each seed" if few else "shaded: 95 % bootstrap interval"
+    ax.set_title(f"{experiment.title}\nbold: interquartile mean over n seeds, {shown}", fontsize="medium")
+    _save(figure, path)
+
+
+def save_visits(path: Path, experiment: Experiment, folder: Path) -> bool:
+    """
+    :param path: the PNG to write
+    :param experiment: the experiment
+    :param folder: folder of results
+    :return: whether there was anything to draw
+    """
+    from sb3_rpg.envs.maze_plot import draw_visits
+
+    files = {algorithm.label: folder / f"visits_{algorithm.label}.npz" for algorithm in experiment.algorithms}
+    files = {label: file for label, file in files.items() if file.is_file()}
+    if not files:
+        return False
+    plt = _pyplot()
+    figure, axes = plt.subplots(1, len(files), figsize=(4.6 * len(files), 4.8), squeeze=False)
+    for ax, (label, file) in zip(axes[0], files.items(), strict=True):
+        with np.load(file) as arrays:
+            latents = arrays["latents"][arrays["episodes"]] if "latents" in arrays else None
+            draw_visits(ax, arrays["positions"], latents, title=label, size=3)
+    figure.suptitle(f"States visited in {experiment.budget:,} steps, coloured by z")
+    _save(figure, path)
+    return True
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ValueError("figures need matplotlib: run `pip install 'sb3_rpg[plots]'`") from error
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.tight_layout()
+    # Without the date and version that would change the file at every drawing
+    figure.savefig(path, dpi=DPI, metadata={"Software": None})
+    _pyplot().close(figure)

@@ -1,0 +1,130 @@
+"""Plans the runs of an experiment, and finds those that are left to do."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.checkpoint import latest_checkpoint
+from benchmarks.experiments import Experiment
+from benchmarks.results import Results
+from benchmarks.runs import RunFolder, RunSpec, is_locked, run_folder
+from benchmarks.settings import resolve_settings
+
+ON_CHANGE = ("error", "keep", "restart")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    What to run and where to put it.
+
+    :param experiment: the experiment
+    :param specs: its runs, in the order of their execution
+    :param work: folder of logs, checkpoints and models
+    :param results: folder of results
+    :param command: the command that asked for it
+    """
+
+    experiment: Experiment
+    specs: tuple[RunSpec, ...]
+    work: Path
+    results: Path
+    command: str
+
+    def folders(self) -> list[tuple[RunSpec, RunFolder]]:
+        """
+        :return: the runs with their files
+        """
+        return [(spec, run_folder(self.work, spec)) for spec in self.specs]
+
+
+def plan_runs(experiment: Experiment, labels: list[str] | None, seeds: Sequence[int]) -> tuple[RunSpec, ...]:
+    """
+    :param experiment: the experiment
+    :param labels: labels of the algorithms to run; None: all
+    :param seeds: seeds
+    :return: the runs, seed by seed, so that all algorithms can be compared early
+    :raises ValueError: if a label, an algorithm or the environment is unknown
+    """
+    algorithms = experiment.select(labels)
+    env_id = experiment.task.env_id
+    settings: dict[str, dict[str, Any]] = {
+        algorithm.label: resolve_settings(algorithm.base, env_id, algorithm.overrides) if algorithm.learns else {}
+        for algorithm in algorithms
+    }
+    return tuple(
+        RunSpec(
+            experiment=experiment.name,
+            label=algorithm.label,
+            base=algorithm.base,
+            task=experiment.task,
+            budget=experiment.budget,
+            metrics=experiment.metrics,
+            settings=settings[algorithm.label],
+            seed=seed,
+        )
+        for seed in seeds
+        for algorithm in algorithms
+    )
+
+
+def reconcile(plan: Plan, on_change: str) -> list[tuple[RunSpec, RunFolder]]:
+    """
+    Find the runs that are left to do, and write down what each of them is.
+
+    :param plan: the plan
+    :param on_change: what happens to a run that was made, or begun, with other settings than those of today: "error",
+        "keep" it and finish it with the settings that it was begun with, "restart" it with those of today
+    :return: the runs to execute
+    :raises ValueError: if ``on_change`` is "error" and there is such a run
+    """
+    results = Results(plan.results)
+    todo, changed = [], []
+    for spec, folder in plan.folders():
+        published = results.fingerprint_of(spec.label, spec.seed)
+        begun = folder.read_spec()[0] if _has_begun(folder) else None
+        # A run that was published elsewhere, and pulled, has no files here
+        former = results.settings_of(published) if published and not begun else begun and begun.identity()
+        if former and former != spec.identity():
+            if on_change == "error":
+                changed.append(f"  {spec.name}: {', '.join(_differences(former, spec.identity()))}")
+                continue
+            if on_change == "keep":
+                if begun and not folder.is_finished():
+                    todo.append((begun, folder))
+                continue
+            shutil.rmtree(folder.path, ignore_errors=True)
+            published, begun = None, None
+        if folder.is_finished() or (published == spec.fingerprint() and not begun):
+            continue
+        if not begun:
+            folder.write_spec(spec, plan.command)
+        todo.append((spec, folder))
+    if changed:
+        raise ValueError(
+            "these runs were made with other settings than those of today:\n"
+            + "\n".join(changed)
+            + "\nUse --on-change keep to leave them as they are (unfinished ones go on with their own settings), or "
+            "--on-change restart to discard them and begin anew."
+        )
+    return todo
+
+
+def _has_begun(folder: RunFolder) -> bool:
+    """Whether there is anything that would be lost; a run that was only planned takes the settings of today."""
+    return folder.spec.is_file() and (
+        folder.is_finished() or latest_checkpoint(folder.checkpoints) is not None or is_locked(folder.lock)
+    )
+
+
+def _differences(former: dict[str, Any], current: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key in sorted(former.keys() | current.keys()):
+        old, new = former.get(key), current.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield f"{prefix}{key} {old!r} -> {new!r}"

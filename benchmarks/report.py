@@ -1,0 +1,133 @@
+"""
+Figures and tables of results: ``python -m benchmarks.report <experiment>``.
+
+Writes ``docs/images/<experiment>.png``, and ``table.md`` beside the results, which is printed too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.bootstrap import ROOT
+from benchmarks.experiments import Experiment, find_experiment
+from benchmarks.figures import Curve, load_curves, save_curves, save_visits
+from benchmarks.results import Results
+from benchmarks.run import locations
+from benchmarks.runs import RESULTS, write_text
+from benchmarks.statistics import LEVEL, Estimate, Scores, has_rliable, interval_of_iqm, probability_of_improvement
+
+IMAGES = ROOT / "docs" / "images"
+
+
+def final_scores(experiment: Experiment, curve: Curve) -> Scores:
+    """
+    :param experiment: the experiment
+    :param curve: the runs of one algorithm
+    :return: the final value of each run, see :class:`~benchmarks.experiments.Metric`
+    """
+    last = experiment.budget * (1 - experiment.metric.final_share)
+    columns = curve.steps >= min(last, curve.steps[-1])
+    return Scores(curve.values[:, columns].mean(axis=1, keepdims=True), curve.seeds, (experiment.task.env_id,))
+
+
+def make_table(experiment: Experiment, curves: Mapping[str, Curve], results: Results) -> str:
+    """
+    :param experiment: the experiment
+    :param curves: its curves
+    :param results: where they come from
+    :return: a table in Markdown, with what it says in a line below
+    """
+    scores = {label: final_scores(experiment, curve) for label, curve in curves.items()}
+    baseline = scores.get(experiment.baseline)
+    metric = experiment.metric
+    better_than = f"P(better than {experiment.baseline})"
+    lines = [
+        f"| algorithm | {metric.name} | {100 * LEVEL:.0f} % interval | {better_than} | seeds | hours a run |",
+        "|---|---|---|---|---|---|",
+    ]
+    for label, score in scores.items():
+        estimate = interval_of_iqm(score)
+        better = "-"
+        if baseline is not None and label != experiment.baseline:
+            better = _with_interval(probability_of_improvement(score, baseline))
+        durations = [run["hours"] for run in results.manifest["runs"].get(label, {}).values()]
+        hours = f"{np.mean(durations):.2f}" if durations else "-"
+        cells = (label, _number(estimate.value), _interval(estimate), better, str(len(score.runs)), hours)
+        lines.append(f"| {' | '.join(cells)} |")
+    share = metric.final_share
+    when = f"mean over the last {100 * share:.0f} % of" if share else "at the end of"
+    lines += [
+        "",
+        f"{experiment.task.env_id}, {when} {experiment.budget:,} environment steps. Interquartile mean over seeds, stratified "
+        f"bootstrap ({'rliable' if has_rliable() else 'SciPy'}). Wall-clock hours on one core.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def _interval(estimate: Estimate) -> str:
+    return "-" if np.isnan(estimate.low) else f"{_number(estimate.low)} to {_number(estimate.high)}"
+
+
+def _with_interval(estimate: Estimate) -> str:
+    if np.isnan(estimate.low):
+        return f"{estimate.value:.2f}"
+    return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
+
+
+def report(experiment: Experiment, folder: Path, images: Path) -> list[Path]:
+    """
+    Write figures and table, and print the table.
+
+    :param experiment: the experiment
+    :param folder: its results
+    :param images: folder of the figures
+    :return: what was written
+    :raises ValueError: if there are no results
+    """
+    curves = load_curves(folder, experiment)
+    table = make_table(experiment, curves, Results(folder))
+    print(table)
+    written = [folder / "table.md", images / f"{experiment.name}.png"]
+    write_text(written[0], table)
+    save_curves(written[1], experiment, curves)
+    visits = images / f"{experiment.name}_visits.png"
+    if experiment.task.vec_env == "maze" and save_visits(visits, experiment, folder):
+        written.append(visits)
+    return written
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """
+    :param arguments: command line; None: that of the process
+    :return: exit code
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
+    parser.add_argument("experiment", help="name of an experiment, see `python -m benchmarks.run --list`")
+    parser.add_argument("--n-timesteps", "-n", type=int, help="as given to benchmarks.run")
+    parser.add_argument("--tuning", action="store_true", help="as given to benchmarks.run")
+    parsed = parser.parse_args(arguments)
+    try:
+        experiment = find_experiment(parsed.experiment)
+        if parsed.n_timesteps is not None:
+            experiment = experiment.with_budget(parsed.n_timesteps)
+        _, folder = locations(experiment, parsed.tuning)
+        images = IMAGES if folder.is_relative_to(RESULTS) else folder
+        for path in report(experiment, folder, images):
+            print(f"written: {path}")
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""Who went where in the maze: a sample of the visited states with their latents, small enough for git."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+#: states kept, in whole episodes
+MAX_STATES = 20_000
+
+
+def save_visits(path: Path, model: BaseAlgorithm) -> None:
+    """
+    Write evenly spaced episodes of the replay buffer: ``positions`` (N, 2), ``episodes`` (N,) the index of each position's
+    episode, ``steps`` (E,) the environment step that an episode began at, ``latents`` (E, d) its z.
+
+    :param path: the file
+    :param model: a model whose replay buffer still holds the whole training in the maze; others are passed over
+    """
+    from sb3_rpg.envs import positions_of
+
+    buffer = getattr(model, "replay_buffer", None)
+    if buffer is None or buffer.optimize_memory_usage:
+        return
+    n_rows, n_envs = buffer.size(), buffer.n_envs
+    observations, next_observations = buffer.observations[:n_rows], buffer.next_observations[:n_rows]
+    starts = np.ones((n_rows, n_envs), dtype=bool)
+    # Also where training was resumed, which resets the environments without a `done`
+    starts[1:] = (buffer.dones[: n_rows - 1] > 0) | (observations[1:] != next_observations[:-1]).any(axis=-1)
+    rows, envs = np.nonzero(starts)
+    # The ends of each environment's episodes are the starts of its next ones
+    ends = np.empty_like(rows)
+    for env in range(n_envs):
+        mine = np.flatnonzero(envs == env)
+        ends[mine] = np.append(rows[mine[1:]], n_rows)
+    mean_length = (ends - rows).mean()
+    chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), max(1, int(MAX_STATES / mean_length)))).astype(int))
+    positions = [positions_of(next_observations[rows[i] : ends[i], envs[i]]) for i in chosen]
+    arrays = {
+        "positions": np.concatenate(positions).astype(np.float16),
+        "episodes": np.repeat(np.arange(len(chosen)), [len(part) for part in positions]).astype(np.uint16),
+        "steps": (rows[chosen] * n_envs).astype(np.int32),
+    }
+    latents = getattr(buffer, "latents", None)
+    if latents is not None and latents.shape[-1] > 0:
+        arrays["latents"] = latents[rows[chosen], envs[chosen]].astype(np.float16)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, **arrays)

@@ -1,0 +1,197 @@
+"""
+Executes one run: ``python -m benchmarks.worker <folder>``. Started by ``benchmarks.run``, one process a run.
+
+Goes on from the run's checkpoint where there is one. Ends with exit code 0 when the run is finished, 75 when it was asked to
+stop and has written a checkpoint, and 76 when another process executes the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch as th
+
+from benchmarks.checkpoint import RunState, latest_checkpoint, load_checkpoint
+from benchmarks.experiments import FIRST_TUNING_SEED, RANDOM_BASELINES
+from benchmarks.measures import make_measure
+from benchmarks.provenance import environment, origin
+from benchmarks.recorder import Recorder, Stopped, StopRequest
+from benchmarks.runs import Row, RunFolder, RunSpec, locked, write_json
+from benchmarks.settings import Workbench, import_packages
+
+FINISHED, STOPPED, BUSY = 0, 75, 76
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """
+    How a run is executed; nothing that its numbers should depend on.
+
+    :param checkpoint_every: seconds between two checkpoints
+    :param device: torch's device
+    :param gym_packages: packages that register environments
+    """
+
+    checkpoint_every: float = 600.0
+    device: str = "auto"
+    gym_packages: tuple[str, ...] = field(default_factory=tuple)
+
+    def arguments(self) -> list[str]:
+        """
+        :return: the options as a command line
+        """
+        arguments = ["--checkpoint-every", str(self.checkpoint_every), "--device", self.device]
+        return [*arguments, "--gym-packages", *self.gym_packages] if self.gym_packages else arguments
+
+
+def execute(path: Path, options: WorkerOptions) -> int:
+    """
+    :param path: the run's folder, which describes it
+    :param options: how to execute it
+    :return: exit code
+    """
+    folder = RunFolder(path)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder.lock, wait=False))
+        except BlockingIOError:
+            return BUSY
+        if folder.is_finished():
+            return FINISHED
+        th.set_num_threads(1)
+        import_packages(options.gym_packages)
+        spec, command = folder.read_spec()
+        try:
+            outcome = _compute_baseline(folder, spec) if spec.base in RANDOM_BASELINES else _train(folder, spec, options)
+        except Stopped:
+            print("stopped; the checkpoint is written", flush=True)
+            return STOPPED
+        write_json(folder.finished, {"fingerprint": spec.fingerprint(), "command": command, **outcome})
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
+        return FINISHED
+
+
+def _train(folder: RunFolder, spec: RunSpec, options: WorkerOptions) -> dict[str, Any]:
+    from stable_baselines3.common.logger import configure
+
+    with _stop_request(folder) as stop:
+        bench = Workbench(spec.base, spec.task, spec.settings, spec.budget, spec.seed, options.device)
+        env = bench.make_env()
+        checkpoint = latest_checkpoint(folder.checkpoints)
+        if checkpoint is None:
+            model, state = bench.make_model(env), RunState()
+        else:
+            model, state = load_checkpoint(checkpoint, bench.model_class(), env, spec.seed, options.device)
+            print(f"resumed at step {model.num_timesteps}", flush=True)
+        state.origins.append(origin())
+        start = model.num_timesteps
+        model.set_logger(configure(str(folder.diagnostics / str(start)), ["csv"]))
+        measures = [make_measure(metric, spec.seed, bench.make_eval_env) for metric in spec.metrics]
+        recorder = Recorder(folder, state, measures, spec.budget, stop, options.checkpoint_every)
+        # A checkpoint can be written right at the end, with nothing left to learn
+        if start < spec.budget:
+            # The recorder logs at its own pace. SB3 takes None, but its base class does not say so
+            model.learn(
+                spec.budget - start,
+                callback=[*bench.callbacks(), recorder],
+                log_interval=None,  # type: ignore[arg-type]
+                reset_num_timesteps=start == 0,
+            )
+        else:
+            recorder.init_callback(model)
+        recorder.finish()
+    model.save(folder.model)
+    # One run a curve, of training or of tuning seeds, is enough for the picture
+    if spec.task.vec_env == "maze" and spec.seed % FIRST_TUNING_SEED == 0:
+        from benchmarks.visits import save_visits
+
+        save_visits(folder.visits, model)
+    for measure in measures:
+        measure.close()
+    env.close()
+    return _outcome(state, str(model.device))
+
+
+def _compute_baseline(folder: RunFolder, spec: RunSpec) -> dict[str, Any]:
+    from sb3_rpg.envs import random_coverage
+
+    state, start = RunState(origins=[origin()]), time.monotonic()
+    steps, values = random_coverage(RANDOM_BASELINES[spec.base], spec.budget, spec.seed)  # type: ignore[arg-type]
+    metric = spec.metrics[0]
+    due = sorted({*range(0, spec.budget, metric.every), spec.budget})
+    # Each value holds from its own step on
+    places = steps.searchsorted(due, side="right") - 1
+    folder.write_rows([Row("coverage", step, float(values[place])) for step, place in zip(due, places, strict=True)])
+    state.seconds = state.cpu_seconds = time.monotonic() - start
+    return _outcome(state, "cpu")
+
+
+def _outcome(state: RunState, device: str) -> dict[str, Any]:
+    """What the manifest says of a finished run."""
+    first, *later = state.origins
+    return {
+        **first,
+        # Code may have changed between the sessions of an interrupted run
+        "resumed_with": [session["commit"] for session in later if session["commit"] != first["commit"]],
+        "resumes": state.resumes,
+        "hours": round(state.seconds / 3600, 4),
+        "cpu_hours": round(state.cpu_seconds / 3600, 4),
+        "device": device,
+        "environment": environment(),
+    }
+
+
+@contextlib.contextmanager
+def _stop_request(folder: RunFolder) -> Iterator[StopRequest]:
+    """
+    Ask for a stop on the signals of termination, and when the process that started this one has died: no run is left behind
+    unseen.
+    """
+    stop, parent, done = StopRequest(folder), os.getppid(), threading.Event()
+
+    def watch_parent() -> None:
+        while not done.wait(5.0):
+            if os.getppid() != parent:
+                stop.signal()
+
+    former = {}
+    if threading.current_thread() is threading.main_thread():
+        former = {number: signal.signal(number, stop.signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    threading.Thread(target=watch_parent, daemon=True).start()
+    try:
+        yield stop
+    finally:
+        done.set()
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """
+    :param arguments: command line; None: that of the process
+    :return: exit code
+    """
+    defaults = WorkerOptions()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.worker", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--checkpoint-every", type=float, default=defaults.checkpoint_every)
+    parser.add_argument("--device", default=defaults.device)
+    parser.add_argument("--gym-packages", nargs="+", default=[])
+    parsed = parser.parse_args(arguments)
+    options = WorkerOptions(parsed.checkpoint_every, parsed.device, tuple(parsed.gym_packages))
+    return execute(parsed.folder, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

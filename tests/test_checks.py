@@ -1,0 +1,189 @@
+"""Bad arguments and environments: refused before training starts, by an error that names argument, value and remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from stable_baselines3.common.buffers import NStepReplayBuffer
+from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
+from torch import nn
+
+from sb3_rpg import RPG
+from sb3_rpg.checks import check_finite, check_horizon
+from sb3_rpg.presets import PRESETS
+from tests.conftest import LabelledEnv, small_rpg
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"horizon": 0}, "`horizon` must be an integer of at least 1, got 0; 3 is the paper's"),
+        ({"horizon": 2.0}, r"`horizon` must be an integer of at least 1, got 2\.0"),
+        ({"horizon": True}, "`horizon` must be an integer of at least 1, got True"),
+        ({"target_horizon": 0}, "`target_horizon` must be .* got 0; 1 is the fastest, None means `horizon`"),
+        ({"policy_delay": 0}, "`policy_delay` must be an integer of at least 1, got 0"),
+        ({"target_update_interval": 0}, "`target_update_interval` must be an integer of at least 1, got 0"),
+        ({"batch_size": 0}, "`batch_size` must be an integer of at least 1, got 0"),
+        ({"buffer_size": 0}, "`buffer_size` must be an integer of at least 1, got 0"),
+        ({"buffer_size": 1e5}, r"`buffer_size` must be an integer of at least 1, got 100000\.0"),
+        ({"gradient_steps": -2}, "`gradient_steps` must be an integer of at least -1, got -2; -1 means"),
+        ({"gradient_steps": 1.5}, r"`gradient_steps` must be an integer of at least -1, got 1\.5"),
+        ({"intrinsic_batch_size": 0}, "`intrinsic_batch_size` must be an integer of at least 1, got 0"),
+        ({"plan_every": -1}, "`plan_every` must be .* got -1; None never plans, 0 plans at an episode's start only"),
+        ({"plan_horizon": 0}, "`plan_horizon` must be an integer of at least 1, got 0"),
+        ({"gamma": 1.1}, r"`gamma` must be a number in \(0, 1\], got 1\.1"),
+        ({"gamma": "0.99"}, r"`gamma` must be a number in \(0, 1\], got '0\.99'"),
+        ({"tau": 0.0}, r"`tau` must be a number in \(0, 1\], got 0\.0"),
+        ({"tau": None}, r"`tau` must be a number in \(0, 1\], got None"),
+        ({"value_weight_decay": 0.0}, r"`value_weight_decay` must be a number above 0.*got 0\.0"),
+        ({"max_grad_norm": None}, r"`max_grad_norm` must be a number of at least 0 \(0: no clipping\), got None"),
+        ({"max_grad_norm": -1.0}, r"`max_grad_norm` must be .* got -1\.0"),
+        ({"precision": "fp16"}, "`precision` must be one of auto, bf16, fp32, got 'fp16'"),
+        ({"loss_weights": {"rewards": 1.0}}, r"`loss_weights` has unknown terms \['rewards'\]; known: consistency, reward"),
+        ({"loss_weights": {"reward": -1.0}}, r"`loss_weights\['reward'\]` must be a number of at least 0 .*got -1\.0"),
+        ({"loss_weights": {"value": float("nan")}}, r"`loss_weights\['value'\]` must be a number .*got nan"),
+        ({"n_steps": 3}, "`n_steps=3` is not supported.*use `horizon` and `target_horizon` instead"),
+        ({"use_sde": True}, "`use_sde=True` is not supported: z, constant within an episode"),
+        ({"optimize_memory_usage": True}, "`optimize_memory_usage=True` is not supported.*reduce `buffer_size` instead"),
+        ({"ent_coef": "autoo"}, "`ent_coef` must be 'auto', 'auto_<initial value>' or a number, got 'autoo'"),
+        ({"ent_coef": "auto_x"}, "`ent_coef` must be 'auto', 'auto_<initial value>' or a number, got 'auto_x'"),
+        ({"ent_coef": "auto_0"}, "`ent_coef` must be .* got 'auto_0'"),
+        ({"ent_coef": "auto_inf"}, "`ent_coef` must be .* got 'auto_inf'"),
+        ({"ent_coef": -0.1}, r"`ent_coef` must be a number of at least 0.*got -0\.1"),
+        ({"target_entropy": "low"}, "`target_entropy` must be a number or 'auto', got 'low'"),
+        ({"target_entropy": float("inf")}, "`target_entropy` must be a number or 'auto', got inf"),
+        ({"beta": -0.1}, r"`beta` must be a number of at least 0, a function .* or a Ramp, got -0\.1"),
+        ({"beta": {"initial": 1.0}}, "`beta`={'initial': 1.0} is no Ramp: give initial, final, start and end"),
+        ({"latent_ent_coef": None}, "`latent_ent_coef` must be a number of at least 0.*got None"),
+        ({"reward_scale": "atuo"}, "`reward_scale` must be .*'auto'.*got 'atuo'"),
+        ({"latent": "gauss"}, "`latent` must be one of gaussian, .*, got 'gauss'"),
+        ({"latent_dim": 0}, "`latent_dim` must be an integer of at least 1, got 0; use latent='none'"),
+        ({"latent_kwargs": {"std": 1.0}}, r"`latent_kwargs`=\{'std': 1\.0\} do not fit latent='gaussian'"),
+        ({"intrinsic_reward": "icmm"}, "(?i)intrinsic reward 'icmm'; known are .*'rnd'"),
+        ({"intrinsic_reward": 3}, "(?i)intrinsic reward .*not 3"),
+        ({"intrinsic_reward_kwargs": {"indices": [0, 7]}}, "Index 7 is outside the observation, which has 3 values"),
+        ({"train_freq": "often"}, "`train_freq` must be an integer and not often"),
+        ({"train_freq": (1, "minute")}, "unit of the `train_freq` must be either 'step' or 'episode' not 'minute'"),
+        ({"replay_buffer_class": NStepReplayBuffer}, "`replay_buffer_class=NStepReplayBuffer` does not store z; use None"),
+        ({"replay_buffer_class": HerReplayBuffer}, "`replay_buffer_class=HerReplayBuffer` does not store z; use None"),
+        ({"policy_kwargs": {"net_arch": {"vf": [8]}}}, r"`net_arch` has unknown keys \['vf'\]; known: pi"),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        small_rpg(**arguments)
+
+
+class Other(LabelledEnv):
+    """Another action space, or another observation space."""
+
+    def __init__(self, actions: spaces.Space | None = None, obs: spaces.Space | None = None):
+        super().__init__()
+        self.action_space = self.action_space if actions is None else actions
+        self.observation_space = self.observation_space if obs is None else obs
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [spaces.Discrete(3), spaces.MultiDiscrete([2, 2]), spaces.MultiBinary(2), spaces.Dict({"a": spaces.Box(-1, 1, (1,))})],
+)
+def test_unsupported_action_spaces_are_an_assertion_error_as_sb3_promises(actions: spaces.Space) -> None:
+    with pytest.raises(AssertionError):
+        small_rpg(Other(actions))
+
+
+def test_unbounded_actions_are_refused() -> None:
+    with pytest.raises(AssertionError, match="finite lower and upper bound"):
+        small_rpg(Other(spaces.Box(-np.inf, np.inf, (1,))))
+
+
+def test_rnd_on_images_is_refused_with_a_remedy() -> None:
+    with pytest.raises(ValueError, match=r"(?i)image"):
+        small_rpg(LabelledEnv(space="image"), "CnnPolicy", intrinsic_reward="rnd")
+
+
+def test_policy_and_observation_space_must_fit() -> None:
+    with pytest.raises((AssertionError, ValueError)):
+        small_rpg(LabelledEnv(space="dict"), "MlpPolicy")
+
+
+@pytest.mark.parametrize("policy", ["MlpPolicie", "LstmPolicy"])
+def test_unknown_policy_names_are_refused(policy: str) -> None:
+    with pytest.raises(ValueError, match=f"Policy {policy} unknown"):
+        small_rpg(policy=policy)
+
+
+# -------------------------------------------------------------------- horizon
+
+
+class Registered(LabelledEnv):
+    spec = gym.envs.registration.EnvSpec("Short-v0", max_episode_steps=2)
+
+
+def test_a_horizon_longer_than_an_episode_is_refused_at_once_and_when_an_environment_is_set_later() -> None:
+    message = r"`horizon=3` is longer than an episode of Short-v0 can be \(max_episode_steps=2\); use `horizon=2` or less"
+    with pytest.raises(ValueError, match=message):
+        small_rpg(Registered())
+    model = small_rpg()
+    model.set_env(Registered())
+    with pytest.raises(ValueError, match=message):
+        model.learn(20)
+    small_rpg(Registered(lengths=(2,)), horizon=2).learn(20)
+
+
+def test_every_environment_of_a_vector_is_asked_and_those_without_a_limit_are_fine() -> None:
+    makers: list[Callable[[], gym.Env]] = [LabelledEnv, Registered]
+    with pytest.raises(ValueError, match="Short-v0"):
+        check_horizon(DummyVecEnv(makers), 3)
+    check_horizon(DummyVecEnv([LabelledEnv]), 1000)
+
+    class WithoutSpecs(DummyVecEnv):
+        def get_attr(self, attr_name: str, indices: Any = None) -> Any:
+            raise AttributeError(attr_name)
+
+    check_horizon(WithoutSpecs([LabelledEnv]), 1000)
+
+
+def test_learning_without_an_environment_says_how_to_give_one(tmp_path: Any) -> None:
+    small_rpg().save(tmp_path / "model.zip")
+    with pytest.raises(
+        AssertionError, match=r"no environment: pass one to RPG\(\.\.\.\), RPG\.load\(\.\.\., env=\.\.\.\) or set_env"
+    ):
+        RPG.load(tmp_path / "model.zip", device="cpu").learn(10)
+
+
+# -------------------------------------------------------------------- finite
+
+
+def test_first_value_that_is_not_finite_is_reported_with_its_environment() -> None:
+    values = np.zeros((3, 2), dtype=np.float32)
+    check_finite("observation", values, 7)
+    values[2, 1] = -np.inf
+    with pytest.raises(ValueError, match=r"non-finite observation \(-inf\) in environment 2 at step 7; .*VecCheckNan"):
+        check_finite("observation", values, 7)
+    with pytest.raises(ValueError, match=r"non-finite observation\['b'\] \(-inf\) in environment 2 at step 7"):
+        check_finite("observation", {"a": np.zeros((3, 1)), "b": values}, 7)
+    with pytest.raises(ValueError, match=r"non-finite observation \(nan\) in environment 5 at step 7"):
+        check_finite("observation", np.array([0.0, np.nan]), 7, env_index=5)
+
+
+def test_integers_need_no_check() -> None:
+    check_finite("observation", np.zeros((2, 3), dtype=np.uint8), 0)
+    check_finite("observation", {"image": np.zeros((2, 3), dtype=np.uint8)}, 0)
+
+
+# ------------------------------------------------------------------- presets
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_valid_arguments(name: str) -> None:
+    model = RPG("MlpPolicy", LabelledEnv(), **{**PRESETS[name], "buffer_size": 100}, device="cpu")
+    assert model.latent_space.name == "gaussian" and model.bonus is not None
+    activations = {type(layer) for layer in model.policy.modules() if isinstance(layer, (nn.ELU, nn.ReLU, nn.Tanh))}
+    assert activations == {nn.ELU}  # Appendix A of the paper

@@ -1,0 +1,409 @@
+"""RPG as one of Stable-Baselines3's algorithms: learning, callbacks, schedules, target networks, logs."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import (
+    BaseCallback,
+    CallbackList,
+    CheckpointCallback,
+    EvalCallback,
+    EveryNTimesteps,
+    StopTrainingOnMaxEpisodes,
+)
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import nn
+
+from sb3_rpg import RPG, Ramp, WorldModelCallback
+from sb3_rpg.intrinsic import RND
+from sb3_rpg.latents import LATENT_SPACES, GaussianLatent
+from tests.conftest import SMALL, SMALL_POLICY, LabelledEnv, changed, labelled_vec_env, parameters_of, small_rpg
+
+# --------------------------------------------------------------------- learning
+
+
+@pytest.mark.parametrize("steps", [30, 3e1])
+def test_steps_may_be_a_float(steps: float) -> None:
+    assert small_rpg().learn(steps).num_timesteps == 30
+
+
+@pytest.mark.parametrize("kind", ["id", "environment", "vector"])
+def test_environments_in_every_form(kind: str) -> None:
+    env = {"id": "Pendulum-v1", "environment": LabelledEnv(), "vector": labelled_vec_env(2)}[kind]
+    model = small_rpg(env).learn(20)
+    assert model._n_updates > 0
+    action, state = model.predict(model.observation_space.sample())
+    assert model.action_space.contains(action) and state is not None
+
+
+@pytest.mark.parametrize("latent", LATENT_SPACES)
+def test_every_latent_space_learns(latent: str) -> None:
+    model = small_rpg(latent=latent)
+    before = {name: parameters_of(part) for name, part in model.policy.named_children()}
+    model.learn(30)
+    for name, part in model.policy.named_children():
+        assert changed(before[name], part) or (name == "posterior" and latent == "none"), name
+    assert all(th.isfinite(parameter).all() for parameter in model.policy.parameters())
+
+
+def test_a_latent_space_object_and_arguments_of_one() -> None:
+    assert small_rpg(latent=GaussianLatent(7)).latent_space.dim == 7
+    space: Any = small_rpg(latent_kwargs={"posterior_std": 0.7}).latent_space
+    assert space.posterior_std == 0.7
+
+
+@pytest.mark.parametrize("latent_ent_coef", [0.0, Ramp(1.0, 0.0, 0, 15)])
+def test_pi_of_z_may_go_without_entropy(latent_ent_coef: Any) -> None:
+    for latent in ("categorical", "mixed", "learned_gaussian"):
+        assert small_rpg(latent=latent, latent_ent_coef=latent_ent_coef).learn(24)._n_updates > 0
+
+
+@pytest.mark.parametrize(("kind", "policy"), [("image", "CnnPolicy"), ("dict", "MultiInputPolicy")])
+def test_images_and_dicts(kind: str, policy: str) -> None:
+    model = small_rpg(LabelledEnv(space=kind), policy, buffer_size=30).learn(16)
+    assert model._n_updates == 6
+    assert isinstance(model.bonus, RND) == (kind == "dict")  # "auto" means none for images
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"), [(None, type(None)), ("none", type(None)), ("rnd", RND), ("auto", RND), (RND, RND)]
+)
+def test_intrinsic_reward_by_name_class_or_none(choice: Any, expected: type) -> None:
+    model = small_rpg(intrinsic_reward=choice).learn(13)
+    assert isinstance(model.bonus, expected)
+
+
+def test_same_seed_same_parameters_bit_for_bit_and_another_seed_others() -> None:
+    first, second, other = (
+        small_rpg(labelled_vec_env(2), seed=seed, latent="learned_gaussian").learn(40) for seed in (3, 3, 4)
+    )
+    assert changed(parameters_of(first.policy), second.policy) == set()
+    assert first.bonus is not None and second.bonus is not None
+    assert changed(parameters_of(first.bonus), second.bonus) == set()
+    assert np.array_equal(first.replay_buffer.latents, second.replay_buffer.latents)
+    assert "actor.action_head.net.0.weight" in changed(parameters_of(first.policy), other.policy)
+
+
+@pytest.mark.parametrize("latent", ["gaussian", "categorical"])
+def test_evaluation_during_training_changes_nothing(latent: str, tmp_path: Path) -> None:
+    plain = small_rpg(latent=latent).learn(40)
+    callback = EvalCallback(labelled_vec_env(1), eval_freq=7, n_eval_episodes=2, verbose=0, best_model_save_path=str(tmp_path))
+    evaluated = small_rpg(latent=latent).learn(40, callback)
+    assert len(list(tmp_path.iterdir())) > 0
+    assert changed(parameters_of(plain.policy), evaluated.policy) == set()
+
+
+def test_batch_normalisation_in_the_features_extractor() -> None:
+    class WithBatchNorm(BaseFeaturesExtractor):
+        def __init__(self, space: spaces.Box):
+            super().__init__(space, features_dim=3)
+            self.norm = nn.BatchNorm1d(3)
+
+        def forward(self, obs: th.Tensor) -> th.Tensor:
+            return self.norm(obs)
+
+    model = small_rpg(policy_kwargs={**SMALL_POLICY, "features_extractor_class": WithBatchNorm})
+    before = parameters_of(model.policy)
+    model.learn(10)
+    assert changed(before, model.policy) == set()
+    model.learn(20)
+    moved = {name for name in changed(before, model.policy) if name.endswith("running_mean")}
+    assert any(name.startswith("world_model.") for name in moved)
+    assert any(name.startswith("world_model_target.") for name in moved)
+
+
+def test_users_dicts_stay_as_they_were_given() -> None:
+    policy_kwargs, buffer_kwargs = dict(SMALL_POLICY), {"handle_timeout_termination": True}
+    model = small_rpg(policy_kwargs=policy_kwargs, replay_buffer_kwargs=buffer_kwargs, intrinsic_reward_kwargs={"width": 8})
+    model.learn(12)
+    assert policy_kwargs == SMALL_POLICY == model.policy_kwargs
+    assert buffer_kwargs == {"handle_timeout_termination": True} == model.replay_buffer_kwargs
+    assert SMALL["intrinsic_reward_kwargs"] == {"width": 8, "warmup_updates": 2}
+
+
+def test_evaluate_policy_carries_z(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_rpg()
+    seen: list[tuple[float, ...]] = []
+    predict = model.policy.predict
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        result = predict(*args, **kwargs)
+        seen.append(tuple(result[1][0][0].tolist()))
+        return result
+
+    monkeypatch.setattr(model.policy, "predict", spy)
+    evaluate_policy(model, labelled_vec_env(1, lengths=(4,)), n_eval_episodes=3, deterministic=False, warn=False)
+    assert [len(set(seen[i : i + 4])) for i in (0, 4, 8)] == [1, 1, 1] and len(set(seen[:12])) == 3
+
+
+# -------------------------------------------------------------------- callbacks
+
+
+class Counting(BaseCallback):
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = self.rollouts = 0
+
+    def _on_step(self) -> bool:
+        self.steps += 1
+        return True
+
+    def _on_rollout_end(self) -> None:
+        # The learner comes first: what the rollout called for is done
+        self.rollouts += 1
+        assert self.model._n_model_updates == self.rollouts - 10 or self.rollouts <= 10  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("form", ["callback", "list", "CallbackList", "function", "None"])
+def test_callbacks_in_every_form_beside_the_learner(form: str) -> None:
+    counting, calls = Counting(), []
+
+    def function(local_variables: dict[str, Any], global_variables: dict[str, Any]) -> bool:
+        calls.append(local_variables["self"].num_timesteps)
+        return True
+
+    callback: Any = {
+        "callback": counting,
+        "list": [counting, Counting()],
+        "CallbackList": CallbackList([CallbackList([counting])]),
+        "function": function,
+        "None": None,
+    }[form]
+    model = small_rpg().learn(25, callback)
+    assert model._n_model_updates == model._n_updates == 15
+    if form == "function":
+        assert calls == list(range(1, 26))
+    elif form != "None":
+        assert (counting.steps, counting.rollouts) == (25, 25)
+
+
+class OwnLearner(WorldModelCallback):
+    updates = 0
+
+    def train_world_model(self, gradient_steps: int) -> None:
+        self.updates += gradient_steps
+        super().train_world_model(2 * gradient_steps)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_own_world_model_callback_replaces_the_built_in_one(nested: bool) -> None:
+    own, counting = OwnLearner(), EveryNTimesteps(1, Stop())
+    model = small_rpg().learn(25, CallbackList([CallbackList([own]), counting]) if nested else own)
+    assert own.updates == 15 and model._n_model_updates == 30 and model._n_updates == 15
+    # The next call without it gets the built-in one again
+    model.learn(12)
+    assert model._n_model_updates == 32
+
+
+class Stop(BaseCallback):
+    def __init__(self, at: int = 10**9):
+        super().__init__()
+        self.at = at
+
+    def _on_step(self) -> bool:
+        return self.num_timesteps < self.at
+
+
+def test_callbacks_that_stop_and_save(tmp_path: Path) -> None:
+    model = small_rpg().learn(100, Stop(at=17))
+    assert model.num_timesteps == 17 and model._n_updates == 6
+    model = small_rpg().learn(1000, [StopTrainingOnMaxEpisodes(2), CheckpointCallback(12, str(tmp_path), name_prefix="m")])
+    assert model.num_timesteps == 14
+    assert RPG.load(tmp_path / "m_12_steps.zip", device="cpu").num_timesteps == 12
+
+
+# -------------------------------------------------- coefficients and target copies
+
+
+class Recording(WorldModelCallback):
+    """Notes a number at every world-model update, by environment steps."""
+
+    def __init__(self, read: Any):
+        super().__init__()
+        self.read, self.seen = read, {}  # type: ignore[var-annotated]
+
+    def train_world_model(self, gradient_steps: int) -> None:
+        self.seen[self.num_timesteps] = float(self.read(self.model))
+        super().train_world_model(gradient_steps)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("beta", lambda model: model.update_settings().beta),
+        ("latent_ent_coef", lambda model: model.update_settings().latent_ent_coef),
+        ("ent_coef", lambda model: model.update_settings().ent_coef),
+        ("reward_scale", lambda model: model._extrinsic_scale()),
+    ],
+)
+def test_ramps_and_functions_reach_the_updates(name: str, read: Any) -> None:
+    recording = Recording(read)
+    small_rpg(train_freq=5, **{name: Ramp(1.0, 0.0, start=20, end=40)}).learn(45, recording)
+    assert recording.seen == pytest.approx({15: 1.0, 20: 1.0, 25: 0.75, 30: 0.5, 35: 0.25, 40: 0.0, 45: 0.0})
+    recording = Recording(read)
+    small_rpg(train_freq=5, **{name: lambda progress: 2.0 * progress}).learn(20, recording)
+    assert recording.seen == pytest.approx({15: 0.5, 20: 0.0})
+    recording = Recording(read)
+    small_rpg(**{name: 0.25}).learn(15, recording)
+    assert set(recording.seen.values()) == {0.25}
+
+
+def test_alpha_is_learned_only_if_asked_for_and_from_its_initial_value() -> None:
+    model = small_rpg(ent_coef="auto_0.2", learning_rate=0.01)
+    assert float(model.update_settings().ent_coef) == pytest.approx(0.2)
+    assert model.target_entropy == -2.0
+    model.learn(30)
+    assert float(model.update_settings().ent_coef) != pytest.approx(0.2, abs=1e-4)
+    assert float(small_rpg(ent_coef="auto").update_settings().ent_coef) == pytest.approx(1.0)
+    assert small_rpg(ent_coef=0.3).learn(20).update_settings().ent_coef == 0.3
+    # An entropy far above its target lets alpha fall, one far below lets it rise
+    for target, sign in ((-50.0, -1), (50.0, 1)):
+        model = small_rpg(ent_coef="auto_0.2", target_entropy=target).learn(30)
+        assert np.sign(float(model.update_settings().ent_coef) - 0.2) == sign
+
+
+def test_learning_rate_schedule_reaches_every_optimizer() -> None:
+    model = small_rpg(latent="categorical", learning_rate=lambda progress: 1e-3 * progress).learn(50)
+    optimizers = model._optimizers()
+    assert len(optimizers) == 5  # world model, actor, pi(z|s1), posterior, alpha
+    for optimizer in optimizers:
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=3e-5)
+
+
+@pytest.mark.parametrize(("interval", "tau"), [(1, 0.3), (2, 0.005), (3, 1.0)])
+def test_target_networks_move_by_exactly_tau_at_every_so_many_updates(interval: int, tau: float) -> None:
+    model = small_rpg(target_update_interval=interval, tau=tau).learn(10)  # nothing learned yet
+    for update in range(1, 7):
+        before = parameters_of(model.world_model_target)
+        model.update_world_model()
+        online, after = parameters_of(model.world_model), parameters_of(model.world_model_target)
+        for name, value in before.items():
+            if update % interval == 0:
+                assert th.allclose(after[name], value + tau * (online[name] - value), atol=1e-7), (update, name)
+            else:
+                assert th.equal(after[name], value), (update, name)
+    assert changed(online, model.world_model_target) or tau == 1.0
+
+
+def test_the_reward_that_is_learned_is_scaled_extrinsic_reward_plus_bonus() -> None:
+    model = small_rpg(reward_scale=3.0).learn(10)
+    assert model.bonus is not None
+
+    def bonus(obs: th.Tensor, actions: th.Tensor, next_obs: th.Tensor) -> th.Tensor:
+        return next_obs[:, 2] - 0.5 * obs[:, 2]
+
+    model.bonus.bonus = bonus  # type: ignore[method-assign, assignment]
+    segments, rewards = model._sample_segments()
+    next_obs: Any = segments.next_observations
+    step = next_obs[..., 2]
+    # The environment's reward is the step's number; its bonus here: that number, less half of the one before
+    expected = 3.0 * step + step - 0.5 * (step - 1.0)
+    assert th.allclose(rewards * segments.mask, expected * segments.mask, atol=1e-5)
+    assert th.equal(segments.rewards * segments.mask, step * segments.mask)
+
+
+def test_automatic_reward_scale_follows_the_returns() -> None:
+    model = small_rpg().learn(60)  # rewards 1 to 7: returns of up to 26
+    assert model._extrinsic_scale() == model._return_scaler.factor < 2.0
+    assert small_rpg(LabelledEnv(lengths=(1,)), horizon=1).learn(30)._extrinsic_scale() == 5.0  # always the same reward
+
+
+# --------------------------------------------------------------- VecNormalize
+
+
+@pytest.mark.parametrize("kind", ["vector", "dict"])
+def test_vec_normalize(kind: str) -> None:
+    env = VecNormalize(labelled_vec_env(2, space=kind))
+    model = small_rpg(env, "MultiInputPolicy" if kind == "dict" else "MlpPolicy").learn(60)
+    buffer: Any = model.replay_buffer
+    labels = (buffer.observations["label"] if kind == "dict" else buffer.observations)[:30]
+    assert np.array_equal(labels, np.round(labels)) and labels[..., 2].max() == 6  # stored as the environment gave them
+    assert buffer.rewards[:30].max() == 7.0
+
+    seen: dict[str, Any] = {}
+    assert model.bonus is not None
+    bonus = model.bonus.bonus
+
+    def spy(obs: Any, actions: th.Tensor, next_obs: Any) -> th.Tensor:
+        seen["next_obs"] = next_obs
+        return bonus(obs, actions, next_obs)
+
+    model.bonus.bonus = spy  # type: ignore[method-assign]
+    learned: Any = model._sample_segments()[0].next_observations
+    raw = seen["next_obs"]
+    if kind == "dict":
+        raw, learned = raw["label"], learned["label"]
+    # The bonus reads what was stored
+    assert th.allclose(raw, raw.round(), atol=1e-3) and not th.allclose(learned, learned.round(), atol=1e-3)
+    expected = env.normalize_obs({"label": raw.numpy(), "extra": raw[:, 2:].numpy()} if kind == "dict" else raw.numpy())
+    expected = expected["label"] if isinstance(expected, dict) else expected
+    assert np.allclose(learned.flatten(0, 1).numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm_reward", [True, False])
+def test_rewards_that_vec_normalize_leaves_alone_are_scaled(norm_reward: bool) -> None:
+    env = VecNormalize(labelled_vec_env(1, lengths=(30,)), norm_reward=norm_reward)
+    scale = small_rpg(env).learn(60)._extrinsic_scale()
+    assert (scale == 5.0) if norm_reward else (scale < 1.0)
+
+
+# ----------------------------------------------------------------------- logs
+
+LOSSES = {"consistency_loss", "reward_loss", "value_loss", "termination_loss", "actor_loss", "posterior_loss", "ent_coef_loss"}
+STATE = {"action_entropy", "beta_term", "posterior_accuracy", "value_estimate", "target_value", "value", "ent_coef", "beta"}
+REWARDS = {"extrinsic_reward", "intrinsic_reward", "model_error_step_1", "model_error_step_2", "model_error_step_3"}
+OTHER = {"n_updates", "actor_grad_norm", "model_grad_norm"}
+
+
+def test_log_has_losses_by_name_entropies_rewards_model_errors_and_time_shares(tmp_path: Path) -> None:
+    model = small_rpg(latent="categorical")
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    model.learn(70, log_interval=2)
+    with (tmp_path / "progress.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5
+    last = {key: float(value) for key, value in rows[-1].items() if value}
+    expected = {f"train/{name}" for name in LOSSES | STATE | REWARDS | OTHER | {"latent_loss", "latent_entropy"}}
+    assert expected <= set(last), expected - set(last)
+    assert {f"intrinsic/{name}" for name in ("loss", "error_mean", "error_std", "bonus_mean")} <= set(last)
+    assert all(np.isfinite(value) for value in last.values())
+    shares = [last["time/share_policy"], last["time/share_world_model"]]
+    assert all(0 < share < 1 for share in shares) and sum(
+        last[key] for key in last if key.startswith("time/share_")
+    ) == pytest.approx(1)
+    assert 0 <= last["train/posterior_accuracy"] <= 1 and last["train/n_updates"] == 59  # logged within a rollout
+    assert last["train/latent_entropy"] <= np.log(3) + 1e-4
+    assert last["rollout/ep_rew_mean"] == 28.0  # the environment's own: 1 + ... + 7
+    assert 0 < last["train/extrinsic_reward"] < 35.0
+
+
+def test_a_logged_value_is_the_mean_since_the_last_log(tmp_path: Path) -> None:
+    model = small_rpg()
+    model.set_logger(configure(str(tmp_path), []))
+    for value in (1.0, th.tensor(3.0), th.tensor([5.0])):
+        model.metrics.add({"x": value})
+    model.metrics.add_time("a", 3.0)
+    model.metrics.add_time("b", 1.0)
+    model.metrics.record(model.logger)
+    values = model.logger.name_to_value
+    assert (values["train/x"], values["time/share_a"], values["time/share_b"]) == (3.0, 0.75, 0.25)
+    model.metrics.add({"x": 7.0})
+    model.metrics.record(model.logger)
+    assert values["train/x"] == 7.0
+
+
+def test_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    small_rpg(tensorboard_log=str(tmp_path)).learn(30, tb_log_name="run", log_interval=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["run_1"]
+    assert any("tfevents" in path.name for path in (tmp_path / "run_1").iterdir())

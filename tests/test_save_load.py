@@ -1,0 +1,238 @@
+"""A saved and loaded model is the model: parameters, optimizers, statistics, counters, the running episodes' z."""
+
+from __future__ import annotations
+
+import copy
+import io
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_rpg import RPG, Ramp
+from sb3_rpg.latents import LATENT_SPACES
+from tests.conftest import SMALL_POLICY, LabelledEnv, changed, labelled_vec_env, parameters_of, small_rpg
+
+
+def saved(model: RPG) -> io.BytesIO:
+    file = io.BytesIO()
+    model.save(file)
+    file.seek(0)
+    return file
+
+
+def load(model: RPG, **kwargs: Any) -> RPG:
+    return RPG.load(saved(model), device="cpu", **kwargs)
+
+
+def assert_same_state(first: Any, second: Any, where: str = "") -> None:
+    """Compare nested state dicts."""
+    assert type(first) is type(second), where
+    if isinstance(first, dict):
+        assert first.keys() == second.keys(), where
+        for key in first:
+            assert_same_state(first[key], second[key], f"{where}.{key}")
+    elif isinstance(first, (list, tuple)):
+        assert len(first) == len(second), where
+        for i, (a, b) in enumerate(zip(first, second, strict=True)):
+            assert_same_state(a, b, f"{where}[{i}]")
+    elif isinstance(first, th.Tensor):
+        assert th.equal(first, second), where
+    else:
+        assert first == second, where
+
+
+@pytest.mark.parametrize("latent", LATENT_SPACES)
+def test_parameters_optimizers_statistics_and_counters_are_kept(latent: str) -> None:
+    model = small_rpg(labelled_vec_env(2), latent=latent, ent_coef="auto_0.2").learn(60)
+    loaded = load(model)
+    assert changed(parameters_of(model.policy), loaded.policy) == set()
+    assert model.bonus is not None and loaded.bonus is not None
+    assert changed(parameters_of(model.bonus), loaded.bonus) == set()
+    assert model.bonus.n_updates.item() == 25
+    optimizers = [*model._optimizers(), model.bonus.optimizer]
+    for first, second in zip(optimizers, [*loaded._optimizers(), loaded.bonus.optimizer], strict=True):
+        assert first.state_dict()["state"], "nothing was learned: nothing is tested"
+        assert_same_state(first.state_dict(), second.state_dict())
+    assert model.log_ent_coef is not None and loaded.log_ent_coef is not None
+    assert th.equal(model.log_ent_coef, loaded.log_ent_coef) and loaded.log_ent_coef.requires_grad
+    assert loaded.ent_coef_optimizer is not None
+    assert loaded.ent_coef_optimizer.param_groups[0]["params"][0] is loaded.log_ent_coef
+    assert loaded.num_timesteps == 60 and loaded._n_updates == loaded._n_model_updates == 25
+    assert loaded._return_scaler.factor == model._return_scaler.factor < 5.0
+    assert loaded._terminations_seen
+    assert np.array_equal(loaded._last_latents, model._last_latents)  # type: ignore[arg-type]
+    assert loaded.actor.latent_temperature.item() == model.actor.latent_temperature.item()
+
+
+@pytest.mark.parametrize("latent", LATENT_SPACES)
+def test_predictions_without_environment_are_the_same(latent: str) -> None:
+    model = small_rpg(latent=latent).learn(20)
+    loaded = load(model)
+    obs = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    for deterministic in (True, False):
+        for plan_every in (None, 0):
+            th.manual_seed(1)
+            expected = model.predict(obs, deterministic=deterministic, plan_every=plan_every)
+            th.manual_seed(1)
+            actions, state = loaded.predict(obs, deterministic=deterministic, plan_every=plan_every)
+            assert np.array_equal(actions, expected[0])
+            assert state is not None and expected[1] is not None and np.array_equal(state[0], expected[1][0])
+
+
+def continued(model: RPG) -> tuple[dict[str, th.Tensor], np.ndarray]:
+    np.random.seed(7)
+    th.manual_seed(7)
+    model.learn(30, reset_num_timesteps=False)
+    return parameters_of(model.policy), model.replay_buffer.latents[: model.replay_buffer.size()].copy()
+
+
+@pytest.mark.parametrize("latent", ["gaussian", "categorical"])
+def test_training_goes_on_bit_for_bit_within_the_same_episode(latent: str, tmp_path: Path) -> None:
+    model = small_rpg(labelled_vec_env(2, lengths=(40, 5)), latent=latent, plan_every=2 if latent == "gaussian" else None)
+    model.learn(40)
+    env = copy.deepcopy(model.env)
+    model.save_replay_buffer(tmp_path / "buffer.pkl")
+    loaded = load(model, env=env, force_reset=False)
+    loaded.load_replay_buffer(tmp_path / "buffer.pkl")
+    parameters, latents = continued(loaded)
+    expected, expected_latents = continued(model)
+    assert_same_state(expected, parameters)
+    assert np.array_equal(latents, expected_latents)
+    if latent == "categorical":  # not replanned: one z for the first episode, across the saving
+        assert len(np.unique(latents[:35, 0], axis=0)) == 1
+
+
+def test_by_default_a_loaded_model_starts_new_episodes_with_new_z() -> None:
+    model = small_rpg(labelled_vec_env(1, lengths=(10, 40))).learn(15)
+    loaded = load(model, env=labelled_vec_env(1, lengths=(40,)))
+    assert np.array_equal(loaded._last_latents, model._last_latents)  # type: ignore[arg-type]
+    loaded.learn(15, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 30
+    assert loaded.replay_buffer.episode_starts[:15, 0].tolist() == [True] + [False] * 14
+    assert not np.array_equal(loaded.replay_buffer.latents[0], model._last_latents)  # type: ignore[arg-type]
+
+
+def test_loaded_with_another_number_of_environments() -> None:
+    loaded = load(small_rpg(labelled_vec_env(1)).learn(15), env=labelled_vec_env(3))
+    loaded.learn(30)
+    assert loaded.replay_buffer.latents.shape[1] == 3 and loaded._last_latents is not None
+    assert loaded._last_latents.shape == (3, 3)
+
+
+@pytest.mark.parametrize("kind", ["vector", "dict"])
+def test_replay_buffer_is_saved_with_z(kind: str, tmp_path: Path) -> None:
+    policy = "MultiInputPolicy" if kind == "dict" else "MlpPolicy"
+    model = small_rpg(labelled_vec_env(2, space=kind), policy).learn(40)
+    model.save_replay_buffer(tmp_path / "buffer.pkl")
+    other = small_rpg(labelled_vec_env(2, space=kind), policy, seed=5)
+    other.load_replay_buffer(tmp_path / "buffer.pkl")
+    for buffer in (model.replay_buffer, other.replay_buffer):
+        np.random.seed(3)
+        segments = buffer.sample_segments(30, 3)
+        if buffer is model.replay_buffer:
+            expected = segments
+    assert_same_state(expected._asdict(), segments._asdict())
+    other.learn(20)
+    assert other.replay_buffer.size() == 30
+
+
+def test_alpha_that_is_fixed_and_intrinsic_reward_that_is_off() -> None:
+    loaded = load(small_rpg(ent_coef=0.05, intrinsic_reward=None).learn(15))
+    assert loaded.ent_coef == 0.05 and loaded.log_ent_coef is None and loaded.bonus is None
+
+
+def test_schedules_survive_and_custom_objects_replace() -> None:
+    model = small_rpg(beta=Ramp(1.0, 0.0, 0, 100), reward_scale={"initial": 1.0, "final": 2.0, "start": 0, "end": 100})
+    model.learn(50)
+    loaded = load(model)
+    assert loaded.update_settings().beta == pytest.approx(0.5) and loaded._extrinsic_scale() == pytest.approx(1.5)
+
+    replaced = load(model, custom_objects={"learning_rate": 7e-3, "beta": 0.125, "horizon": 2})
+    assert replaced.lr_schedule(1.0) == 7e-3 and replaced.update_settings().beta == 0.125
+    replaced.set_env(LabelledEnv())
+    assert replaced.learn(20)._n_updates > model._n_updates
+    assert replaced.actor.optimizer.param_groups[0]["lr"] == 7e-3
+
+
+def test_policy_kwargs_must_be_those_it_was_saved_with() -> None:
+    model = small_rpg()
+    assert load(model, policy_kwargs=dict(SMALL_POLICY)).policy_kwargs == SMALL_POLICY
+    with pytest.raises(ValueError, match="policy kwargs"):
+        load(model, policy_kwargs={"net_arch": [5]})
+
+
+def test_get_and_set_parameters() -> None:
+    model, other = small_rpg(latent="categorical").learn(30), small_rpg(latent="categorical", seed=9).learn(20)
+    parameters: Any = model.get_parameters()
+    assert {"policy", "actor.optimizer", "actor.latent_optimizer", "world_model.optimizer", "posterior.optimizer"} <= set(
+        parameters
+    )
+    other.set_parameters(parameters, exact_match=True)
+    assert_same_state(other.get_parameters(), parameters)
+    with pytest.raises(ValueError, match="Names of parameters do not match"):
+        other.set_parameters({"policy": parameters["policy"]}, exact_match=True)
+    # SB3's tests draw floats of every parameter's shape
+    for name, tensor in [*model.policy.state_dict().items(), *model.bonus.state_dict().items()]:  # type: ignore[union-attr]
+        assert tensor.is_floating_point(), name
+
+
+class Unpicklable(BaseCallback):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def test_callbacks_environments_and_buffers_are_not_saved_with_the_model(tmp_path: Path) -> None:
+    model = small_rpg(buffer_size=200_000).learn(20, Unpicklable())
+    model.save(tmp_path / "model.zip")
+    assert (tmp_path / "model.zip").stat().st_size < 400_000
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+        data = archive.read("data").decode()
+    for name in ("Callback", "LabelledEnv", 'replay_buffer"', '"bonus"', '"actor"', '"metrics"'):
+        assert name not in data, name
+
+
+def test_vec_normalize_is_loaded_beside_the_model(tmp_path: Path) -> None:
+    env = VecNormalize(labelled_vec_env(1))
+    model = small_rpg(env).learn(30)
+    env.save(str(tmp_path / "vec_normalize.pkl"))
+    again = VecNormalize.load(str(tmp_path / "vec_normalize.pkl"), labelled_vec_env(1))
+    loaded = load(model, env=again)
+    assert loaded._vec_normalize_env is again
+    assert loaded.learn(20)._n_updates > model._n_updates
+
+
+def test_saving_twice_gives_the_same_model_and_saving_changes_nothing() -> None:
+    model = small_rpg().learn(20)
+    before = parameters_of(model.policy)
+    twice = load(load(model))
+    assert changed(before, model.policy) == set() == changed(before, twice.policy)
+    assert model.learn(10, reset_num_timesteps=False).num_timesteps == 30
+
+
+@pytest.mark.slow
+def test_loaded_in_another_process(tmp_path: Path) -> None:
+    model = small_rpg("Pendulum-v1", latent="categorical", beta=Ramp(1.0, 0.0, 0, 100)).learn(15)
+    model.save(tmp_path / "model.zip")
+    code = (
+        "import sys, numpy as np; from sb3_rpg import RPG\n"
+        f"m = RPG.load({str(tmp_path / 'model.zip')!r}, device='cpu')\n"
+        "print(m.predict(np.ones(3, dtype=np.float32), deterministic=True)[0].item())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]
+    )
+    expected = model.predict(np.ones(3, dtype=np.float32), deterministic=True)[0].item()
+    assert float(result.stdout.strip().splitlines()[-1]) == pytest.approx(expected, abs=1e-5)
