@@ -175,7 +175,7 @@ class LatentActor(BasePolicy):
         :param z: (B, latent_dim)
         :return: actions in [-1, 1] (B, action_dim), log-probabilities (B,)
         """
-        return self.action_head.sample(th.cat([states, z], dim=-1))
+        return self.action_head.sample(th.cat([states, z.to(states.dtype)], dim=-1))
 
     def forward(self, obs: PyTorchObs, z: th.Tensor, deterministic: bool = False) -> th.Tensor:
         """
@@ -290,7 +290,7 @@ class Posterior(nn.Module):
         """
         if self.net is None:
             return states.new_zeros(*states.shape[:-1], 0, dtype=th.float32)
-        return self.net(th.cat([states, actions], dim=-1)).float()
+        return self.net(th.cat([states, actions.to(states.dtype)], dim=-1)).float()
 
     def log_prob(self, states: th.Tensor, actions: th.Tensor, z: th.Tensor) -> th.Tensor:
         """

@@ -1,8 +1,20 @@
-"""Where matrix products run in bfloat16: masters stay float32, losses and log-probabilities are float32."""
+"""
+In which precision networks are trained.
+
+Masters are float32 always: they act, are saved, and are what the optimisers step. Where the hardware multiplies bfloat16
+faster, losses are computed on a *twin*, a copy of the networks in bfloat16: no tensor is cast on the way but at its two
+ends, while autocast would cast every weight at every use, which for networks of this size costs as much as the products.
+"""
+
+import copy
+from collections.abc import Iterable
+from typing import Generic, TypeVar
 
 import torch as th
+from torch import nn
 
 PRECISIONS = ("auto", "bf16", "fp32")
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def resolve_precision(precision: str, device: th.device) -> th.dtype:
@@ -27,8 +39,79 @@ def resolve_precision(precision: str, device: th.device) -> th.dtype:
 
 def autocast_context(dtype: th.dtype, device: th.device) -> th.autocast:
     """
+    For modules that are not ours to copy, such as a user's features extractor.
+
     :param dtype: of matrix products
     :param device: where the networks are
     :return: a reusable context; does nothing for float32
     """
     return th.autocast(device.type, dtype=th.bfloat16, enabled=dtype == th.bfloat16)
+
+
+class Twin(Generic[Network]):
+    """
+    A master network and its copy in the precision of training; for float32 the copy is the master itself.
+
+    :param master: float32 network; optimisers that its modules hold as attributes are not copied
+    :param dtype: precision of training
+    :param shared: modules that stay float32 and are used by both, such as a user's features extractor
+    """
+
+    def __init__(self, master: Network, dtype: th.dtype, shared: Iterable[nn.Module] = ()):
+        self.master = master
+        self.network: Network = master
+        self._pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
+        if dtype == th.float32:
+            return
+        optimizers = [
+            value for module in master.modules() for value in vars(module).values() if isinstance(value, th.optim.Optimizer)
+        ]
+        memo: dict[int, object] = {id(optimizer): None for optimizer in optimizers}
+        memo.update({id(module): module for module in shared})
+        self.network = copy.deepcopy(master, memo)
+        for own, twin in zip(master.parameters(), self.network.parameters(), strict=True):
+            if own is not twin:
+                twin.data = twin.data.to(dtype)
+                self._pairs.append((own, twin))
+        self._of_master = {id(own): twin for own, twin in self._pairs}
+        self._versions = self._master_versions()
+
+    def _master_versions(self) -> list[int]:
+        return [own._version for own, _ in self._pairs]
+
+    @th.no_grad()
+    def refresh(self) -> None:
+        """Follow masters that were changed from outside, by ``load``, ``set_parameters`` or by hand."""
+        if self._pairs and self._versions != (versions := self._master_versions()):
+            th._foreach_copy_([twin for _, twin in self._pairs], [own for own, _ in self._pairs])
+            self._versions = versions
+
+    def step(self, optimizer: th.optim.Optimizer, max_grad_norm: float = 0.0) -> th.Tensor:
+        """
+        Step masters by the gradients of the twin, and let the twin follow.
+
+        :param optimizer: optimiser of some of the master's parameters; their gradients are cleared
+        :param max_grad_norm: gradients are clipped to this norm together; 0: not
+        :return: the norm before the clipping, 0 where it is not clipped
+        """
+        parameters: list[nn.Parameter] = optimizer.param_groups[0]["params"]
+        if self._pairs:
+            for own in parameters:
+                twin = self._of_master.get(id(own))
+                if twin is not None and twin.grad is not None:
+                    own.grad, twin.grad = twin.grad.float(), None
+        norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm) if max_grad_norm > 0 else th.zeros(())
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        self.follow(parameters)
+        return norm
+
+    @th.no_grad()
+    def follow(self, parameters: Iterable[nn.Parameter]) -> None:
+        """
+        :param parameters: masters that have been changed
+        """
+        if self._pairs:
+            own: list[th.Tensor] = [parameter for parameter in parameters if id(parameter) in self._of_master]
+            th._foreach_copy_([self._of_master[id(parameter)] for parameter in own], own)
+            self._versions = self._master_versions()

@@ -23,7 +23,7 @@ from sb3_rpg.losses import entropy_coefficient_loss
 from sb3_rpg.metrics import Metrics
 from sb3_rpg.networks import polyak_average
 from sb3_rpg.policies import CnnPolicy, LatentActor, LatentState, MlpPolicy, MultiInputPolicy, PlanningConfig, RPGPolicy
-from sb3_rpg.precision import autocast_context, resolve_precision
+from sb3_rpg.precision import Twin, autocast_context, resolve_precision
 from sb3_rpg.reward_scaling import ReturnScaler
 from sb3_rpg.schedules import Coefficient, coefficient_at, make_coefficient
 from sb3_rpg.updates import PolicyBatch, UpdateSettings, map_observations, update_actor, update_world_model
@@ -247,11 +247,10 @@ class RPG(OffPolicyAlgorithm):
             **self.intrinsic_reward_kwargs,
         )
         self.metrics = Metrics()
-        self._autocast = autocast_context(resolve_precision(self.precision, self.device), self.device)
-        self._target_pairs = (
-            list(self.world_model.parameters()) + list(self.world_model.buffers()),
-            list(self.world_model_target.parameters()) + list(self.world_model_target.buffers()),
-        )
+        dtype = resolve_precision(self.precision, self.device)
+        self._autocast = autocast_context(dtype, self.device)
+        extractors = [model.encoder.features_extractor for model in (self.world_model, self.world_model_target)]
+        self._twin = Twin(self.policy, dtype, shared=extractors)
 
     def _create_aliases(self) -> None:
         self.actor = self.policy.actor
@@ -416,11 +415,19 @@ class RPG(OffPolicyAlgorithm):
     def update_world_model(self) -> None:
         """One step of the world model (Eq. 4) on a batch of segments, and of its target networks where due."""
         segments, rewards = self._sample_segments()
-        metrics = update_world_model(self.policy, segments, rewards, self.update_settings(), self._autocast)
+        self._twin.refresh()
+        metrics = update_world_model(self._twin, segments, rewards, self.update_settings())
         self.metrics.add(metrics)
         self._n_model_updates += 1
         if self._n_model_updates % self.target_update_interval == 0:
-            polyak_average(*self._target_pairs, self.tau)
+            self._update_target()
+
+    def _update_target(self) -> None:
+        online, target = self.world_model, self.world_model_target
+        polyak_average(list(online.parameters()), list(target.parameters()), self.tau)
+        for source, copy in zip(online.buffers(), target.buffers(), strict=True):
+            copy.copy_(source)  # running statistics of a features extractor
+        self._twin.follow(target.parameters())
 
     def _sample_segments(self) -> tuple[SegmentSamples, th.Tensor]:
         """
@@ -484,7 +491,8 @@ class RPG(OffPolicyAlgorithm):
         batch = PolicyBatch(*self.replay_buffer.sample_states(batch_size, self._vec_normalize_env))
         if self.actor.latent_head is not None:
             batch = self._with_episode_starts(batch, batch_size // 4)
-        metrics, log_probs = update_actor(self.policy, batch, settings, self._autocast)
+        self._twin.refresh()
+        metrics, log_probs = update_actor(self._twin, batch, settings)
         self.metrics.add(metrics)
         if self.log_ent_coef is not None:
             assert self.ent_coef_optimizer is not None and isinstance(self.target_entropy, float)
@@ -540,7 +548,7 @@ class RPG(OffPolicyAlgorithm):
         return optimizers
 
     def _excluded_save_params(self) -> list[str]:
-        aliases = ["actor", "world_model", "world_model_target", "posterior", "metrics", "bonus", "_autocast", "_target_pairs"]
+        aliases = ["actor", "world_model", "world_model_target", "posterior", "metrics", "bonus", "_autocast", "_twin"]
         return super()._excluded_save_params() + aliases
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

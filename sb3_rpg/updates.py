@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import torch as th
 from stable_baselines3.common.type_aliases import PyTorchObs
-from torch import nn
 
 from sb3_rpg import losses
 from sb3_rpg.buffers import SegmentSamples
 from sb3_rpg.networks import frozen
 from sb3_rpg.policies import LatentActor, RPGPolicy
+from sb3_rpg.precision import Twin
 from sb3_rpg.world_model import ActFn, Rollout, WorldModel
 
 
@@ -123,30 +123,29 @@ def model_targets(
 
 
 def update_world_model(
-    policy: RPGPolicy, segments: SegmentSamples, rewards: th.Tensor, settings: UpdateSettings, autocast: th.autocast
+    twin: Twin[RPGPolicy], segments: SegmentSamples, rewards: th.Tensor, settings: UpdateSettings
 ) -> dict[str, th.Tensor]:
     """
     One gradient step on Eq. 4 for encoder, dynamics, reward, termination and values.
 
-    :param policy: all networks
+    :param twin: all networks
     :param segments: K replayed steps
     :param rewards: what the reward head learns, (K, B)
     :param settings: weights, horizons, ...
-    :param autocast: precision of the products
     :return: metrics, 0-d tensors
     """
+    policy = twin.network
     model = policy.world_model
-    with autocast:
-        targets = model_targets(policy, segments, rewards, settings)
-        rollout = model.replay(model.encoder(segments.observations), segments.actions)
-        predicted_rewards = model.predict_rewards(rollout)
-        values = model.predict_values(rollout.states, segments.latents)
-        logits = model.predict_terminations(rollout) if settings.model_terminations else None
+    targets = model_targets(policy, segments, rewards, settings)
+    rollout = model.replay(model.encoder(segments.observations), segments.actions)
+    predicted_rewards = model.predict_rewards(rollout)
+    values = model.predict_values(rollout.states, segments.latents)
+    logits = model.predict_terminations(rollout) if settings.model_terminations else None
     terms, step_errors = losses.model_losses(rollout.states.float(), predicted_rewards, values, logits, targets)
     loss = th.stack([settings.loss_weights[name] * term for name, term in terms.items()]).sum()
     metrics = {f"{name}_loss": term.detach() for name, term in terms.items()}
     loss.backward()
-    metrics["model_grad_norm"] = clip_and_step(model.optimizer, settings.max_grad_norm)
+    metrics["model_grad_norm"] = twin.step(twin.master.world_model.optimizer, settings.max_grad_norm)
     metrics.update({f"model_error_step_{k + 1}": error for k, error in enumerate(step_errors)})
     metrics["value"] = values.detach().mean()
     metrics["target_value"] = targets.values.mean()
@@ -166,7 +165,7 @@ class PolicyBatch(NamedTuple):
 
 
 def update_actor(
-    policy: RPGPolicy, batch: PolicyBatch, settings: UpdateSettings, autocast: th.autocast
+    twin: Twin[RPGPolicy], batch: PolicyBatch, settings: UpdateSettings
 ) -> tuple[dict[str, th.Tensor], th.Tensor]:
     """
     One gradient step for pi(a|s,z), p_phi and, where it is learned, pi(z|s1).
@@ -174,16 +173,16 @@ def update_actor(
     Imagined starts that are an episode's first step draw z anew, every other keeps the stored z (4.3.1). pi(z|s1) learns
     from those first steps, of which the caller mixes as many into the batch as it wants.
 
-    :param policy: all networks
+    :param twin: all networks
     :param batch: where to start from
     :param settings: horizon, coefficients, ...
-    :param autocast: precision of the products
     :return: metrics (0-d tensors), and log pi(a|s,z) of the imagined actions (K, B) for alpha's own loss
     """
+    policy, master = twin.network, twin.master
     model, actor, posterior = policy.world_model, policy.actor, policy.posterior
     space, temperature = policy.latent_space, settings.latent_ent_coef
     starts = batch.episode_starts
-    with frozen([*model.parameters(), *posterior.parameters()]), autocast:
+    with frozen([*model.parameters(), *posterior.parameters()]):
         with th.no_grad():
             states = model.encoder(batch.observations)
         params = actor.latent_params(states)
@@ -212,42 +211,27 @@ def update_actor(
             entropies = space.entropy(len(states), params.detach(), temperature, states.device)
             metrics["latent_entropy"] = (entropies * weight).sum()
     loss.backward()
-    metrics["actor_grad_norm"] = clip_and_step(actor.optimizer, settings.max_grad_norm)
+    metrics["actor_grad_norm"] = twin.step(master.actor.optimizer, settings.max_grad_norm)
     if actor.latent_head is not None:
-        clip_and_step(actor.latent_optimizer, settings.max_grad_norm)
+        twin.step(master.actor.latent_optimizer, settings.max_grad_norm)
     if posterior.net is not None:
-        metrics.update(update_posterior(policy, rollout, z.detach(), autocast))
+        metrics.update(update_posterior(twin, rollout, z.detach()))
     return metrics, rollout.log_probs.detach()
 
 
-def update_posterior(policy: RPGPolicy, rollout: Rollout, z: th.Tensor, autocast: th.autocast) -> dict[str, th.Tensor]:
+def update_posterior(twin: Twin[RPGPolicy], rollout: Rollout, z: th.Tensor) -> dict[str, th.Tensor]:
     """
     One gradient step for p_phi by likelihood on the actor's imagined (s, a, z), detached (4.2); not clipped.
 
-    :param policy: all networks
+    :param twin: all networks
     :param rollout: imagined with z
     :param z: (B, latent_dim)
-    :param autocast: precision of the products
     :return: metrics, 0-d tensors
     """
-    posterior, space = policy.posterior, policy.latent_space
-    with autocast:
-        outputs = posterior(rollout.states_before.detach(), rollout.actions.detach())
+    posterior, space = twin.network.posterior, twin.network.latent_space
+    outputs = posterior(rollout.states_before.detach(), rollout.actions.detach())
     z = z.expand(*outputs.shape[:-1], -1)
     loss = losses.posterior_loss(space.posterior_log_prob(outputs, z))
     loss.backward()
-    clip_and_step(posterior.optimizer, max_grad_norm=0.0)
+    twin.step(twin.master.posterior.optimizer)
     return {"posterior_loss": loss.detach(), "posterior_accuracy": space.posterior_accuracy(outputs.detach(), z)}
-
-
-def clip_and_step(optimizer: th.optim.Optimizer, max_grad_norm: float) -> th.Tensor:
-    """
-    :param optimizer: steps its parameters and clears their gradients
-    :param max_grad_norm: their gradients are clipped to this norm together; 0: not
-    :return: the norm before the clipping, 0 where it is not clipped
-    """
-    parameters = optimizer.param_groups[0]["params"]
-    norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm) if max_grad_norm > 0 else th.zeros(())
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return norm

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_rpg.networks import DEFAULT_ACTIVATION, DEFAULT_NET_ARCH, EnsembleMLP, init_constant, mlp
+from sb3_rpg.precision import autocast_context
 
 #: an acting policy: state (B, S) -> action (B, action_dim) in [-1, 1] and its log-probability (B,)
 ActFn = Callable[[th.Tensor], tuple[th.Tensor, th.Tensor]]
@@ -71,8 +72,12 @@ class Encoder(nn.Module):
         :param obs: observations as SB3's buffers return them, (B, ...) or a dict of such
         :return: (B, S)
         """
+        weight = next(self.net.parameters())
         preprocessed = preprocess_obs(obs, self.features_extractor._observation_space, self.normalize_images)
-        return self.net(self.features_extractor(preprocessed))
+        # The extractor may be a user's: it stays float32, with the products that autocast knows to be safe
+        with autocast_context(weight.dtype, weight.device):
+            features = self.features_extractor(preprocessed)
+        return self.net(features.to(weight.dtype))
 
 
 class WorldModel(nn.Module):
@@ -127,14 +132,13 @@ class WorldModel(nn.Module):
         :return: (B, hidden)
         """
         gates_hidden = F.linear(hidden, self.gru.weight_hh, self.gru.bias_hh)
-        width = hidden.shape[-1]
-        gates = th.sigmoid(gates_input[..., : 2 * width] + gates_hidden[..., : 2 * width])
-        reset, update = gates.chunk(2, dim=-1)
-        new = th.tanh(th.addcmul(gates_input[..., 2 * width :], reset, gates_hidden[..., 2 * width :]))
-        return th.lerp(new, hidden, update)
+        widths = [2 * hidden.shape[-1], hidden.shape[-1]]
+        (both_input, new_input), (both_hidden, new_hidden) = gates_input.split(widths, -1), gates_hidden.split(widths, -1)
+        reset, update = th.sigmoid(both_input + both_hidden).chunk(2, dim=-1)
+        return th.lerp(th.tanh(th.addcmul(new_input, reset, new_hidden)), hidden, update)
 
     def _embed(self, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        embeddings = self.action_embedding(actions)
+        embeddings = self.action_embedding(actions.to(self.gru.weight_ih.dtype))
         return embeddings, F.linear(embeddings, self.gru.weight_ih, self.gru.bias_ih)
 
     def replay(self, start: th.Tensor, actions: th.Tensor) -> Rollout:
@@ -195,5 +199,5 @@ class WorldModel(nn.Module):
         :param n_heads: evaluate only the first so many
         :return: V(s, z) of each head, float32, (H, ...)
         """
-        z = z.expand(*states.shape[:-1], z.shape[-1])
+        z = z.to(states.dtype).expand(*states.shape[:-1], z.shape[-1])
         return self.values(th.cat([states, z], dim=-1), n_heads).squeeze(-1).float()

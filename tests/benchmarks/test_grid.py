@@ -1,0 +1,103 @@
+"""What is left to do, and what happens when settings change in the meantime."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from benchmarks.grid import Plan, reconcile
+from benchmarks.results import Results
+from benchmarks.runs import Row, RunSpec, locked, run_folder
+from tests.benchmarks.conftest import TINY_SAC, bandit_experiment, make_plan, maze_experiment, write_finished
+
+ROWS = [Row("mean_reward", 0, 0.0)]
+
+
+def names(specs: tuple[RunSpec, ...]) -> list[str]:
+    return [spec.name for spec in specs]
+
+
+def changed_plan(tmp_path: Path, seeds: tuple[int, ...] = (0,)) -> Plan:
+    return make_plan(tmp_path, bandit_experiment(overrides={**TINY_SAC, "gamma": 0.5}), seeds)
+
+
+def begin(plan: Plan) -> None:
+    """Leave a checkpoint of each run."""
+    for spec, folder in plan.folders():
+        folder.write_spec(spec, plan.command)
+        (folder.checkpoints / "000000000100").mkdir(parents=True)
+
+
+def test_seeds_come_one_after_the_other(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, maze_experiment(), (0, 1))
+    assert names(plan.specs) == ["rpg/seed 0", "random_uniform/seed 0", "rpg/seed 1", "random_uniform/seed 1"]
+    assert [spec.settings for spec in plan.specs if spec.base == "random_uniform"] == [{}, {}]
+    assert names(make_plan(tmp_path, maze_experiment(), (3,), ["rpg"]).specs) == ["rpg/seed 3"]
+
+
+def test_finished_runs_are_not_to_do(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, bandit_experiment(), (0, 1, 2))
+    (spec, folder), *_ = plan.folders()
+    write_finished(folder, spec, ROWS)
+    assert [spec.seed for spec, _ in reconcile(plan, "error")] == [1, 2]
+    # Nor are those whose results came with the repository, without their work folder
+    Results(plan.results).publish([folder], tmp_path / "lock")
+    shutil.rmtree(plan.work)
+    assert [spec.seed for spec, _ in reconcile(plan, "error")] == [1, 2]
+
+
+def test_only_planned_runs_take_the_settings_of_today(tmp_path: Path) -> None:
+    reconcile(make_plan(tmp_path, bandit_experiment()), "error")
+    plan = changed_plan(tmp_path)
+    assert [spec for spec, _ in reconcile(plan, "error")] == list(plan.specs)
+    assert run_folder(plan.work, plan.specs[0]).read_spec()[0] == plan.specs[0]
+
+
+def test_changed_settings_are_reported(tmp_path: Path) -> None:
+    begin(make_plan(tmp_path, bandit_experiment()))
+    with pytest.raises(ValueError, match=r"(?s)sac/seed 0: settings.gamma None -> 0.5\n.*--on-change restart"):
+        reconcile(changed_plan(tmp_path), "error")
+
+
+def test_changed_runs_can_be_kept(tmp_path: Path) -> None:
+    former = make_plan(tmp_path, bandit_experiment(), (0, 1))
+    begin(former)
+    (spec, folder), _ = former.folders()
+    write_finished(folder, spec, ROWS)
+    # The finished one stays, the other one goes on with the settings that it was begun with
+    assert [spec for spec, _ in reconcile(changed_plan(tmp_path, (0, 1)), "keep")] == [former.specs[1]]
+
+
+def test_changed_runs_can_be_restarted(tmp_path: Path) -> None:
+    former = make_plan(tmp_path, bandit_experiment(), (0, 1))
+    begin(former)
+    plan = changed_plan(tmp_path, (0, 1))
+    todo = reconcile(plan, "restart")
+    assert [spec for spec, _ in todo] == list(plan.specs)
+    assert not any(folder.checkpoints.exists() for _, folder in todo)
+
+
+def test_published_runs_of_other_settings_are_reported(tmp_path: Path) -> None:
+    former = make_plan(tmp_path, bandit_experiment())
+    (spec, folder), *_ = former.folders()
+    write_finished(folder, spec, ROWS)
+    Results(former.results).publish([folder], tmp_path / "lock")
+    shutil.rmtree(former.work)
+    plan = changed_plan(tmp_path)
+    with pytest.raises(ValueError, match="gamma"):
+        reconcile(plan, "error")
+    assert reconcile(plan, "keep") == []
+    assert [spec for spec, _ in reconcile(plan, "restart")] == list(plan.specs)
+    # Begun anew: no longer a change
+    begin(plan)
+    assert [spec for spec, _ in reconcile(plan, "error")] == list(plan.specs)
+
+
+def test_a_lock_is_held_once(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with locked(path), pytest.raises(BlockingIOError), locked(path, wait=False):
+        pass
+    with locked(path, wait=False):
+        pass

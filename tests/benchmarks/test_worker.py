@@ -1,0 +1,160 @@
+"""Runs in this process: what they record, and that an interrupted one ends as if it had not been interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stable_baselines3.common.callbacks import BaseCallback
+
+from benchmarks.checkpoint import latest_checkpoint, load_checkpoint
+from benchmarks.experiments import Experiment
+from benchmarks.recorder import Recorder
+from benchmarks.runs import Row, RunFolder, locked, read_json
+from benchmarks.settings import Workbench
+from benchmarks.worker import BUSY, FINISHED, STOPPED, execute
+from sb3_rpg.envs import random_coverage
+from tests.benchmarks.conftest import ALWAYS, NEVER, TINY_RPG, bandit_experiment, make_plan, maze_experiment
+
+
+def prepare(tmp_path: Path, experiment: Experiment, label: str) -> RunFolder:
+    plan = make_plan(tmp_path, experiment, labels=[label])
+    (spec, folder), *_ = plan.folders()
+    folder.write_spec(spec, plan.command)
+    return folder
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Callable[[], None]:
+    """Ask for a stop from the given step on, as a signal would; returns what ends that."""
+    on_step: Callable[[Any], bool] = Recorder._on_step
+
+    def stopping(self: Recorder) -> bool:
+        if self.num_timesteps >= step:
+            self.stop.signal()
+        return on_step(self)
+
+    monkeypatch.setattr(Recorder, "_on_step", stopping)
+    return lambda: monkeypatch.setattr(Recorder, "_on_step", on_step)
+
+
+def values(folder: RunFolder, metric: str) -> dict[int, float]:
+    return {row.step: row.value for row in folder.read_rows() if row.metric == metric}
+
+
+def test_an_interrupted_maze_run_keeps_its_coverage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = prepare(tmp_path, maze_experiment(), "rpg")
+    go_on = stop_at(monkeypatch, 150)
+    assert execute(folder.path, NEVER) == STOPPED
+    assert not folder.is_finished()
+    checkpoint = latest_checkpoint(folder.checkpoints)
+    assert checkpoint is not None and int(checkpoint.name) == 150
+    spec, _ = folder.read_spec()
+    bench = Workbench(spec.base, spec.task, spec.settings, spec.budget, spec.seed, "cpu")
+    env: Any = bench.make_env()
+    model, state = load_checkpoint(checkpoint, bench.model_class(), env, spec.seed, "cpu")
+    assert model.num_timesteps == 150 and [row.step for row in state.rows] == [0, 100]
+    assert model.replay_buffer.size() == 30  # type: ignore[attr-defined]
+    # Not the start cell alone: the replay buffer and the environment agree on where training has been
+    cells_before = env.visited.copy()
+    assert cells_before.sum() > 1
+
+    go_on()
+    assert execute(folder.path, NEVER) == FINISHED
+    coverage = values(folder, "coverage")
+    assert list(coverage) == [0, 100, 200, 300]
+    assert coverage[0] == 0.01 and list(coverage.values()) == sorted(coverage.values())
+    assert coverage[200] >= cells_before.mean()
+    record = read_json(folder.finished)
+    assert record["resumes"] == 1 and record["fingerprint"] == spec.fingerprint()
+    assert record["hours"] >= 0 and record["environment"]["torch"] and record["environment"]["processor"]
+    assert not folder.checkpoints.exists() and folder.model.is_file()
+    assert execute(folder.path, NEVER) == FINISHED  # at once
+    assert read_json(folder.finished) == record
+
+
+@pytest.mark.parametrize("base", ["sac", "ppo"])
+def test_interrupted_runs_have_the_rows_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str) -> None:
+    overrides = {"n_envs": 2, "n_steps": 16, "normalize": True, "policy_kwargs": "dict(net_arch=[8])"} if base == "ppo" else None
+    experiment = bandit_experiment(base=base, overrides=overrides)
+    whole, parts = (prepare(tmp_path / name, experiment, base) for name in ("whole", "parts"))
+    assert execute(whole.path, NEVER) == FINISHED
+    for step in (40, 120):
+        go_on = stop_at(monkeypatch, step)
+        assert execute(parts.path, ALWAYS) == STOPPED
+        go_on()
+    assert execute(parts.path, ALWAYS) == FINISHED
+    keys = [(row.metric, row.step) for row in whole.read_rows()]
+    assert [(row.metric, row.step) for row in parts.read_rows()] == keys
+    assert {metric for metric, _ in keys} == {
+        *("mean_reward", "mean_reward_deterministic", "return", "success", "train_return", "train_success")
+    }
+    assert [step for metric, step in keys if metric == "mean_reward"] == [0, 100, 200]
+    assert read_json(parts.finished)["resumes"] == 2
+
+
+class Watched(BaseCallback):
+    """Remembers the random numbers that training would draw next, at a step."""
+
+    drawn: list[float]
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def test_random_numbers_go_on_after_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = prepare(tmp_path, maze_experiment(), "rpg")
+    stop_at(monkeypatch, 150)
+    assert execute(folder.path, NEVER) == STOPPED
+    after_stopping = np.random.rand(), float(__import__("torch").rand(()))
+    spec, _ = folder.read_spec()
+    bench = Workbench(spec.base, spec.task, spec.settings, spec.budget, spec.seed, "cpu")
+    path = latest_checkpoint(folder.checkpoints)
+    assert path is not None
+    load_checkpoint(path, bench.model_class(), bench.make_env(), spec.seed, "cpu")
+    assert (np.random.rand(), float(__import__("torch").rand(()))) == after_stopping
+
+
+def test_checkpoints_leave_no_trace_in_the_run(tmp_path: Path) -> None:
+    experiment = bandit_experiment(base="rpg", overrides={**TINY_RPG, "latent_dim": 2})
+    often, never = (prepare(tmp_path / name, experiment, "rpg") for name in ("often", "never"))
+    assert execute(often.path, ALWAYS) == execute(never.path, NEVER) == FINISHED
+    assert often.read_rows() == never.read_rows()
+
+
+def test_the_random_baseline_is_exact(tmp_path: Path) -> None:
+    folder = prepare(tmp_path, maze_experiment(budget=250), "random_uniform")
+    assert execute(folder.path, NEVER) == FINISHED
+    steps, coverage = random_coverage("uniform", 250, 0)
+    expected = [Row("coverage", step, float(coverage[steps == step][0])) for step in (0, 100, 200, 250)]
+    assert folder.read_rows() == expected
+
+
+def test_a_run_is_executed_once_at_a_time(tmp_path: Path) -> None:
+    folder = prepare(tmp_path, maze_experiment(), "random_uniform")
+    with locked(folder.lock):
+        assert execute(folder.path, NEVER) == BUSY
+    assert not folder.is_finished()
+
+
+def test_visits_are_saved_by_whole_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = prepare(tmp_path, maze_experiment(budget=600), "rpg")
+    go_on = stop_at(monkeypatch, 150)  # cuts an episode short: 30 steps of 50
+    execute(folder.path, NEVER)
+    go_on()
+    assert execute(folder.path, NEVER) == FINISHED
+    with np.load(folder.visits) as arrays:
+        lengths = np.bincount(arrays["episodes"])
+        assert arrays["positions"].shape == (600, 2) and np.abs(arrays["positions"]).max() <= 5
+        assert arrays["latents"].shape == (len(lengths), 3)
+    assert sorted(lengths.tolist()) == [30] * 5 + [40] * 5 + [50] * 5
+    assert folder.visits.stat().st_size < 300_000
+
+
+def test_errors_reach_the_log_and_leave_the_run_unfinished(tmp_path: Path) -> None:
+    folder = prepare(tmp_path, bandit_experiment(overrides={"gamma": "no number"}), "sac")
+    with pytest.raises(TypeError):
+        execute(folder.path, NEVER)
+    assert not folder.is_finished()
