@@ -15,7 +15,7 @@ class WorldModelCallback(BaseCallback):
     ``RPG.train``, which improves the policy with them.
 
     RPG adds one to every ``learn()`` by itself. To replace it, pass an instance of a subclass among your callbacks: RPG then
-    adds none. It holds no state of its own: all that is learned belongs to the model and is saved with it.
+    adds none. It holds nothing that outlives a rollout: all that is learned belongs to the model and is saved with it.
     """
 
     model: "RPG"
@@ -23,7 +23,11 @@ class WorldModelCallback(BaseCallback):
     def _on_step(self) -> bool:
         return True
 
+    def _on_rollout_start(self) -> None:
+        self._rollout_start = time.perf_counter()
+
     def _on_rollout_end(self) -> None:
+        self.model.metrics.add_time("rollout", time.perf_counter() - self._rollout_start)
         gradient_steps = self.gradient_steps()
         if gradient_steps > 0 and self.model.num_timesteps > self.model.learning_starts:
             self.train_world_model(gradient_steps)

@@ -298,7 +298,6 @@ class RPG(OffPolicyAlgorithm):
         check_horizon(self.env, self.horizon)
         result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         check_finite("observation", self._last_obs, self.num_timesteps)
-        self._rollout_end = time.perf_counter()
         return result
 
     # ---------------------------------------------------------------- rollout
@@ -345,8 +344,7 @@ class RPG(OffPolicyAlgorithm):
         truncated = np.array([info.get("TimeLimit.truncated", False) for info in infos])
         if not self._terminations_seen:
             self._terminations_seen = bool(np.any(dones & ~truncated))
-        if self._vec_normalize_env is None:
-            self._return_scaler.update(reward, dones)
+        self._return_scaler.update(reward, dones)
         assert isinstance(replay_buffer, LatentBufferMixin)
         assert self._last_latents is not None and self._last_episode_starts is not None
         replay_buffer.stage(self._last_latents, self._last_episode_starts)

@@ -210,6 +210,8 @@ def update_actor(
                 loss = loss + metrics["latent_loss"]
             entropies = space.entropy(len(states), params.detach(), temperature, states.device)
             metrics["latent_entropy"] = (entropies * weight).sum()
+        else:
+            metrics["latent_entropy"] = space.entropy(1, None, temperature, states.device).mean()
     loss.backward()
     metrics["actor_grad_norm"] = twin.step(master.actor.optimizer, settings.max_grad_norm)
     if actor.latent_head is not None:

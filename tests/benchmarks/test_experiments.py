@@ -75,7 +75,7 @@ def test_seeds_are_numbers_and_ranges() -> None:
 def test_seeds_of_results_and_of_tuning_never_mix() -> None:
     check_seeds([0, 999], tuning=False)
     check_seeds([1000, 1001], tuning=True)
-    with pytest.raises(ValueError, match="seeds=1000.*--tuning"):
+    with pytest.raises(ValueError, match=r"seeds=1000.*--tuning"):
         check_seeds([0, 1000], tuning=False)
     with pytest.raises(ValueError, match="seeds=999"):
         check_seeds([999], tuning=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def test_thinning_keeps_the_ends() -> None:
     kept = thin(rows)
     assert len(kept) == MAX_ROWS == len(set(kept))
     assert (kept[0], kept[-1]) == (rows[0], rows[-1])
-    gaps = {b.step - a.step for a, b in zip(kept, kept[1:], strict=False)}
+    gaps = {b.step - a.step for a, b in itertools.pairwise(kept)}
     assert gaps <= {5, 6}
     assert thin(rows[:MAX_ROWS]) == rows[:MAX_ROWS]
 

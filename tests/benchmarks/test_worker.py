@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stable_baselines3.common.callbacks import BaseCallback
+import torch as th
 
 from benchmarks.checkpoint import latest_checkpoint, load_checkpoint
 from benchmarks.experiments import Experiment
@@ -77,7 +77,9 @@ def test_an_interrupted_maze_run_keeps_its_coverage(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("base", ["sac", "ppo"])
 def test_interrupted_runs_have_the_rows_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str) -> None:
-    overrides = {"n_envs": 2, "n_steps": 16, "normalize": True, "policy_kwargs": "dict(net_arch=[8])"} if base == "ppo" else None
+    overrides = (
+        {"n_envs": 2, "n_steps": 16, "normalize": True, "policy_kwargs": "dict(net_arch=[8])"} if base == "ppo" else None
+    )
     experiment = bandit_experiment(base=base, overrides=overrides)
     whole, parts = (prepare(tmp_path / name, experiment, base) for name in ("whole", "parts"))
     assert execute(whole.path, NEVER) == FINISHED
@@ -95,26 +97,17 @@ def test_interrupted_runs_have_the_rows_of_others(tmp_path: Path, monkeypatch: p
     assert read_json(parts.finished)["resumes"] == 2
 
 
-class Watched(BaseCallback):
-    """Remembers the random numbers that training would draw next, at a step."""
-
-    drawn: list[float]
-
-    def _on_step(self) -> bool:
-        return True
-
-
 def test_random_numbers_go_on_after_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = prepare(tmp_path, maze_experiment(), "rpg")
     stop_at(monkeypatch, 150)
     assert execute(folder.path, NEVER) == STOPPED
-    after_stopping = np.random.rand(), float(__import__("torch").rand(()))
+    after_stopping = np.random.rand(), float(th.rand(()))
     spec, _ = folder.read_spec()
     bench = Workbench(spec.base, spec.task, spec.settings, spec.budget, spec.seed, "cpu")
     path = latest_checkpoint(folder.checkpoints)
     assert path is not None
     load_checkpoint(path, bench.model_class(), bench.make_env(), spec.seed, "cpu")
-    assert (np.random.rand(), float(__import__("torch").rand(()))) == after_stopping
+    assert (np.random.rand(), float(th.rand(()))) == after_stopping
 
 
 def test_checkpoints_leave_no_trace_in_the_run(tmp_path: Path) -> None:

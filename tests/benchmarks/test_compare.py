@@ -1,0 +1,53 @@
+"""The comparison on an environment of the user's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.compare import main, make_experiment, parse_overrides
+from benchmarks.experiments import Metric
+
+
+def test_overrides_are_yaml() -> None:
+    texts = ["rpg.beta=0.02", "rpg.intrinsic_reward_kwargs={indices: [28]}", "sac.policy_kwargs=dict(net_arch=[64])"]
+    assert parse_overrides(texts, ["rpg", "sac"]) == {
+        "rpg": {"beta": 0.02, "intrinsic_reward_kwargs": {"indices": [28]}},
+        "sac": {"policy_kwargs": "dict(net_arch=[64])"},
+    }
+    for text in ("rpg.beta", "beta=1", "td3.gamma=1", "rpg.=1", "rpg.x={"):
+        with pytest.raises(ValueError, match="set="):
+            parse_overrides([text], ["rpg", "sac"])
+
+
+def test_the_second_algorithm_is_the_baseline() -> None:
+    experiment = make_experiment("My/Env-v0", ["rpg", "sac", "td3"], 5, 100_000, None, 10, ["td3.gamma=0.9"])
+    assert (experiment.name, experiment.baseline, experiment.seeds) == ("My_Env_v0_n100000", "sac", 5)
+    assert experiment.metric == Metric("return", 5000, 10, 0.1)
+    assert dict(experiment.algorithms[2].overrides) == {"gamma": 0.9}
+    assert make_experiment("E-v0", ["rpg"], 1, 10, 3, 1, []).baseline == "rpg"
+
+
+def test_errors_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--env", "NoSuchEnv-v0", "-n", "100"]) == 2
+    assert main(["--env", "Pendulum-v1", "-n", "100", "--algos", "rgp"]) == 2
+    assert main(["--env", "Pendulum-v1", "-n", "0"]) == 2
+    errors = capsys.readouterr().err
+    for expected in ("env='NoSuchEnv-v0'", "algo='rgp'", "budget"):
+        assert expected in errors
+
+
+@pytest.mark.slow
+def test_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = "policy_kwargs=dict(net_arch=[8], state_dim=8, hidden_dim=8)"
+    arguments = ["--env", "Pendulum-v1", "--algos", "rpg", "sac", "--seeds", "2", "-n", "400", "--folder", str(tmp_path)]
+    arguments += ["--set", f"rpg.{tiny}", "rpg.learning_starts=100", "--eval-episodes", "2"]
+    assert main(arguments) == 0
+    output = capsys.readouterr().out
+    assert "| rpg |" in output and "| sac |" in output
+    for name in ("Pendulum_v1_n400.png", "results/table.md", "results/rpg.csv", "results/sac.csv", "results/manifest.json"):
+        assert (tmp_path / name).is_file()
+    # Again: nothing left to run, only the report is made anew
+    assert main(arguments) == 0
+    assert "0 of 4 runs to do" in capsys.readouterr().out

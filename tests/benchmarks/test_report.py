@@ -1,0 +1,113 @@
+"""Tables and figures of made-up results with known statistics."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from benchmarks.experiments import Algorithm, Experiment, Metric
+from benchmarks.figures import draw_curves, load_curves
+from benchmarks.report import final_scores, main, make_table, report
+from benchmarks.results import Results, write_curve
+from benchmarks.runs import Row, write_json
+from tests.benchmarks.conftest import maze_experiment
+
+STEPS = (0, 100, 200, 300)
+
+
+def write(folder: Path, label: str, finals: list[float]) -> None:
+    """Straight lines from 0 to the final values."""
+    runs = {seed: [Row("coverage", step, final * step / STEPS[-1]) for step in STEPS] for seed, final in enumerate(finals)}
+    write_curve(folder / f"{label}.csv", runs)
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Experiment:
+    algorithms = (*maze_experiment().algorithms, Algorithm("sac", "sac"))
+    write(tmp_path, "rpg", [0.9, 0.5, 0.7, 0.7, 0.7])
+    write(tmp_path, "sac", [0.6, 0.4])
+    write(tmp_path, "random_uniform", [0.2, 0.2])
+    runs = {"rpg": {"0": {"hours": 1.0}, "1": {"hours": 2.0}}}
+    write_json(tmp_path / "manifest.json", {"experiment": "tiny", "runs": runs, "settings": {}, "environments": {}})
+    return replace(maze_experiment(), algorithms=algorithms, baseline="sac")
+
+
+def test_table(tmp_path: Path, experiment: Experiment) -> None:
+    table = make_table(experiment, load_curves(tmp_path, experiment), Results(tmp_path))
+    header, _, rpg, random, sac, *_ = table.splitlines()
+    assert header == "| algorithm | coverage | 95 % interval | P(better than sac) | seeds | hours a run |"
+    # 9 of 10 pairs: only 0.5 against 0.6 is lost
+    assert re.fullmatch(r"\| rpg \| 0\.70 \| 0\.5\d to 0\.8\d \| 0\.90 \(0\.\d\d to 1\.00\) \| 5 \| 1\.50 \|", rpg)
+    assert random == "| random_uniform | 0.20 | 0.20 to 0.20 | 0.00 (0.00 to 0.00) | 2 | - |"
+    assert sac == "| sac | 0.50 | 0.40 to 0.60 | - | 2 | - |"
+    assert "RPGMaze-v0, at the end of 300 environment steps" in table
+
+
+def test_the_final_value_can_be_a_mean(tmp_path: Path, experiment: Experiment) -> None:
+    last_half = replace(experiment, metrics=(Metric("coverage", 100, final_share=0.5),))
+    scores = final_scores(last_half, load_curves(tmp_path, last_half)["sac"])
+    assert scores.values == pytest.approx(np.array([[0.5], [0.4 * 5 / 6]]))
+    assert (tuple(scores.runs), tuple(scores.tasks)) == ((0, 1), ("RPGMaze-v0",))
+
+
+def test_missing_algorithms_are_left_out_and_missing_results_explained(tmp_path: Path, experiment: Experiment) -> None:
+    (tmp_path / "sac.csv").unlink()
+    curves = load_curves(tmp_path, experiment)
+    assert list(curves) == ["rpg", "random_uniform"]
+    assert "| rpg | 0.70 |" in make_table(experiment, curves, Results(tmp_path))
+    with pytest.raises(ValueError, match=r"holds no results of 'tiny_maze'"):
+        load_curves(tmp_path / "nowhere", experiment)
+
+
+def test_runs_of_different_length_share_their_common_steps(tmp_path: Path, experiment: Experiment) -> None:
+    rows = [Row("coverage", step, 0.5) for step in (0, 100, 300)]
+    write_curve(tmp_path / "sac.csv", {0: rows, 1: rows[:1] + rows[2:]})
+    assert load_curves(tmp_path, experiment)["sac"].steps.tolist() == [0, 300]
+
+
+def test_curves(tmp_path: Path, experiment: Experiment) -> None:
+    figure, ax = plt.subplots()
+    draw_curves(ax, experiment, load_curves(tmp_path, experiment))
+    legend = ax.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["rpg (n = 5)", "random_uniform (n = 2)", "sac (n = 2)"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("environment steps", "coverage (share of 100 cells)")
+    lines = ax.get_lines()
+    assert [line.get_linestyle() for line in lines if line.get_label() == "random_uniform (n = 2)"] == ["--"]
+    assert len(ax.collections) == 1  # an interval for five seeds
+    thin = [line for line in lines if line.get_linewidth() < 1]
+    assert len(thin) == 2  # two seeds are shown themselves
+    assert thin[0].get_color() != lines[0].get_color()
+    plt.close(figure)
+
+
+def test_report_writes_table_and_figures(tmp_path: Path, experiment: Experiment, capsys: pytest.CaptureFixture[str]) -> None:
+    episodes = np.repeat(np.arange(4), 5)
+    np.savez_compressed(
+        tmp_path / "visits_rpg.npz",
+        positions=np.zeros((20, 2), np.float16),
+        episodes=episodes,
+        steps=np.arange(4),
+        latents=np.eye(4, dtype=np.float16),
+    )
+    np.savez_compressed(tmp_path / "visits_sac.npz", positions=np.ones((20, 2), np.float16), episodes=episodes)
+    images = tmp_path / "images"
+    written = report(experiment, tmp_path, images)
+    assert written == [tmp_path / "table.md", images / "tiny_maze.png", images / "tiny_maze_visits.png"]
+    assert capsys.readouterr().out.strip() == written[0].read_text().strip()
+    before = [path.read_bytes() for path in written]
+    assert all(before)
+    # Drawing again changes nothing, so that git sees no difference
+    assert [path.read_bytes() for path in report(experiment, tmp_path, images)] == before
+
+
+def test_the_command_explains_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["no_such"]) == 2
+    assert main(["pendulum", "-n", "123456789"]) == 2
+    errors = capsys.readouterr().err
+    assert "experiment='no_such'" in errors and "run the experiment first" in errors
