@@ -89,9 +89,10 @@ def draw_curves(ax: Axes, experiment: Experiment, curves: Mapping[str, Curve]) -
     ax.set_xlabel("environment steps")
     ax.set_ylabel(METRIC_LABELS[experiment.metric.name])
     ax.set_xlim(0, experiment.budget)
+    ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize="small")
+    ax.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def save_curves(path: Path, experiment: Experiment, curves: Mapping[str, Curve]) -> None:
@@ -101,7 +102,7 @@ def save_curves(path: Path, experiment: Experiment, curves: Mapping[str, Curve])
     :param curves: see :func:`load_curves`
     """
     plt = _pyplot()
-    figure, ax = plt.subplots(figsize=(7, 4.2))
+    figure, ax = plt.subplots(figsize=(8.5, 4.2), layout="constrained")
     draw_curves(ax, experiment, curves)
     few = any(len(curve.seeds) < SEEDS_FOR_INTERVALS for curve in curves.values())
     shown = "thin: each seed" if few else "shaded: 95 % bootstrap interval"
@@ -123,7 +124,7 @@ def save_visits(path: Path, experiment: Experiment, folder: Path) -> bool:
     if not files:
         return False
     plt = _pyplot()
-    figure, axes = plt.subplots(1, len(files), figsize=(4.6 * len(files), 4.8), squeeze=False)
+    figure, axes = plt.subplots(1, len(files), figsize=(4.6 * len(files), 4.9), squeeze=False, layout="constrained")
     for ax, (label, file) in zip(axes[0], files.items(), strict=True):
         with np.load(file) as arrays:
             latents = arrays["latents"][arrays["episodes"]] if "latents" in arrays else None
@@ -146,7 +147,6 @@ def _pyplot() -> Any:
 
 def _save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.tight_layout()
     # Without the date and version that would change the file at every drawing
     figure.savefig(path, dpi=DPI, metadata={"Software": None})
     _pyplot().close(figure)

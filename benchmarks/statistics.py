@@ -111,9 +111,12 @@ def probability_of_improvement(scores: Scores, baseline: Scores, seed: int = 0) 
     if min(len(scores.runs), len(baseline.runs)) < 2:
         return Estimate(value, np.nan, np.nan)
     if has_rliable():
-        metrics = importlib.import_module("rliable.metrics")
-        pair = (scores.values, baseline.values)
-        return Estimate(value, *_rliable_interval(pair, metrics.probability_of_improvement, seed))
+        # rliable's own function also computes p-values, at every resample
+
+        def of_pair(x: FloatArray, y: FloatArray) -> Any:
+            return statistic(*x.T, *y.T, axis=-1)
+
+        return Estimate(value, *_rliable_interval((scores.values, baseline.values), of_pair, seed))
     low, high = _scipy_interval(columns, statistic, seed)
     return Estimate(value, float(low), float(high))
 

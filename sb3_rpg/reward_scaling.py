@@ -19,7 +19,7 @@ class ReturnScaler:
     :param max_factor: largest factor
     """
 
-    def __init__(self, gamma: float, target_std: float = 10.0, max_factor: float = 5.0):
+    def __init__(self, gamma: float, target_std: float = 100.0, max_factor: float = 5.0):
         self.gamma, self.target_std, self.max_factor = gamma, target_std, max_factor
         self._returns = np.zeros(0)
         self._count, self._mean, self._m2 = 0, 0.0, 0.0

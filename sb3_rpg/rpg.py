@@ -13,6 +13,7 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import update_learning_rate
 
 from sb3_rpg.buffers import LatentBufferMixin, SegmentSamples, latent_buffer_class
 from sb3_rpg.callbacks import WorldModelCallback
@@ -83,6 +84,8 @@ class RPG(OffPolicyAlgorithm):
     :param policy_delay: world-model updates for one of the actor
     :param loss_weights: weights of the terms of Eq. 4: "consistency", "reward", "value", "termination"
     :param max_grad_norm: clipping of the model's and the actor's gradients; 0: none
+    :param ent_coef_lr_factor: alpha's learning rate as a multiple of ``learning_rate``; it is stepped once in ten environment
+        steps only, where SAC's is stepped in each
     :param entropy_in_target: whether the value's target has the action-entropy term (the paper's code: not)
     :param reward_scale: factor on extrinsic rewards; as ``beta``, or "auto":
         :class:`~sb3_rpg.reward_scaling.ReturnScaler`
@@ -115,7 +118,7 @@ class RPG(OffPolicyAlgorithm):
         buffer_size: int = 800_000,
         learning_starts: int = 1000,
         batch_size: int = 256,
-        tau: float = 0.01,
+        tau: float = 0.04,
         gamma: float = 0.99,
         train_freq: int | tuple[int, str] | str = "auto",
         gradient_steps: int = 1,
@@ -147,6 +150,7 @@ class RPG(OffPolicyAlgorithm):
         policy_delay: int = 2,
         loss_weights: dict[str, float] | None = None,
         max_grad_norm: float = 1.0,
+        ent_coef_lr_factor: float = 10.0,
         entropy_in_target: bool = False,
         reward_scale: Coefficient | str = "auto",
         intrinsic_reward: str | type[IntrinsicReward] | None = "auto",
@@ -198,6 +202,7 @@ class RPG(OffPolicyAlgorithm):
         self.policy_delay = policy_delay
         self.loss_weights = {**LOSS_WEIGHTS, **(loss_weights or {})}
         self.max_grad_norm = max_grad_norm
+        self.ent_coef_lr_factor = ent_coef_lr_factor
         self.entropy_in_target = entropy_in_target
         self.reward_scale = reward_scale if reward_scale == "auto" else make_coefficient("reward_scale", reward_scale)  # type: ignore[arg-type]
         self.intrinsic_reward = intrinsic_reward
@@ -265,7 +270,7 @@ class RPG(OffPolicyAlgorithm):
         if isinstance(self.ent_coef, str):
             initial = float(self.ent_coef.partition("_")[2] or 1.0)
             self.log_ent_coef = th.full((1,), initial, device=self.device).log().requires_grad_(True)
-            self.ent_coef_optimizer = th.optim.Adam([self.log_ent_coef], lr=self.lr_schedule(1))
+            self.ent_coef_optimizer = th.optim.Adam([self.log_ent_coef], lr=self.lr_schedule(1) * self.ent_coef_lr_factor)
 
     def _intrinsic_reward_name(self) -> str | type[IntrinsicReward] | None:
         if self.intrinsic_reward != "auto":
@@ -476,6 +481,9 @@ class RPG(OffPolicyAlgorithm):
         start = time.perf_counter()
         self.policy.set_training_mode(True)
         self._update_learning_rate(self._optimizers())
+        if self.ent_coef_optimizer is not None:
+            learning_rate = self.lr_schedule(self._current_progress_remaining)
+            update_learning_rate(self.ent_coef_optimizer, learning_rate * self.ent_coef_lr_factor)
         for _ in range(gradient_steps):
             self._n_updates += 1
             if self._n_updates % self.policy_delay == 0:
@@ -541,8 +549,6 @@ class RPG(OffPolicyAlgorithm):
             optimizers.append(self.actor.latent_optimizer)
         if self.posterior.net is not None:
             optimizers.append(self.posterior.optimizer)
-        if self.ent_coef_optimizer is not None:
-            optimizers.append(self.ent_coef_optimizer)
         return optimizers
 
     def _excluded_save_params(self) -> list[str]:

@@ -272,6 +272,18 @@ def test_alpha_is_learned_only_if_asked_for_and_from_its_initial_value() -> None
         assert np.sign(float(model.update_settings().ent_coef) - 0.2) == sign
 
 
+def test_the_actor_draws_categories_with_the_latest_temperature() -> None:
+    model = small_rpg(latent="categorical", latent_ent_coef=Ramp(1.0, 0.0, start=0, end=40)).learn(30)
+    assert model.actor.latent_temperature.item() == pytest.approx(0.25)
+
+
+def test_terminations_are_modelled_once_one_has_been_seen_and_truncations_are_none() -> None:
+    for terminates in (True, False):
+        model = small_rpg(LabelledEnv(lengths=(15,), terminates=terminates))
+        assert not model.learn(14).update_settings().model_terminations
+        assert model.learn(16, reset_num_timesteps=False).update_settings().model_terminations == terminates
+
+
 def test_learning_rate_schedule_reaches_every_optimizer() -> None:
     model = small_rpg(latent="categorical", learning_rate=lambda progress: 1e-3 * progress).learn(50)
     optimizers = model._optimizers()

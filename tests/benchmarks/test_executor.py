@@ -33,7 +33,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.executor.POLL_SECONDS", 0.02)
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 240.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -42,13 +42,15 @@ def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
 
 @dataclass
 class FakeHandle:
-    """A run that has ended already, or ends when it is asked to stop."""
+    """A run that has ended already, or ends when it is asked to stop or, if deaf, when it is killed."""
 
     folder: RunFolder
     code: int | None
+    deaf: bool
 
     def poll(self) -> int | None:
-        return STOPPED if self.code is None and self.folder.stop.exists() else self.code
+        stops = self.code is None and self.folder.stop.exists() and not self.deaf
+        return STOPPED if stops else self.code
 
     def kill(self) -> None:
         self.code = -9
@@ -59,6 +61,7 @@ class FakeEngine:
     """Finishes runs without running them, unless told another exit code."""
 
     codes: Sequence[int | None] = ()
+    deaf: bool = False
     started: list[str] = field(default_factory=list)
     most_at_once: int = 0
     handles: list[FakeHandle] = field(default_factory=list)
@@ -72,7 +75,7 @@ class FakeEngine:
         self.started.append(spec.name)
         if code == FINISHED:
             write_finished(folder, spec, [Row("coverage", 0, 0.01), Row("coverage", spec.budget, 0.5)])
-        self.handles.append(FakeHandle(folder, code))
+        self.handles.append(FakeHandle(folder, code, self.deaf))
         return self.handles[-1]
 
 
@@ -123,7 +126,7 @@ def test_the_command_stops_with_a_checkpoint(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "sac" / "seed_0")
     wait_for(lambda: folder.progress.is_file() and read_json(folder.progress)["step"] > 0)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == INTERRUPTED
     assert "Stopping" in output
     assert latest_checkpoint(folder.checkpoints) is not None
@@ -192,14 +195,14 @@ def test_a_run_that_was_taken_at_the_last_moment_is_tried_again(tmp_path: Path) 
 @pytest.mark.parametrize("signals", [1, 2])
 def test_signals(tmp_path: Path, signals: int) -> None:
     plan = make_plan(tmp_path, maze_experiment(), (0, 1, 2), ["rpg"])
-    engine = FakeEngine(codes=[None, None])
+    engine = FakeEngine(codes=[None, None], deaf=signals == 2)
     former = signal.getsignal(signal.SIGINT)
 
     def interrupt() -> None:
         wait_for(lambda: len(engine.handles) == 2)
         for _ in range(signals):
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.05)
+            time.sleep(0.1)
 
     thread = threading.Thread(target=interrupt)
     thread.start()

@@ -65,7 +65,7 @@ def test_code_schedules_and_noise_are_parsed() -> None:
 
 
 def test_on_policy_and_normalised() -> None:
-    settings = resolve_settings("ppo", "Pendulum-v1", {"normalize": True, "n_envs": 2, "n_steps": 8})
+    settings = resolve_settings("ppo", "Pendulum-v1", {"normalize": True, "n_envs": 2, "n_steps": 8, "batch_size": 8})
     bench = Workbench("ppo", Task("Pendulum-v1"), settings, 100, 0, "cpu")
     env = bench.make_env()
     assert isinstance(env, VecNormalize) and env.num_envs == 2 and env.norm_reward

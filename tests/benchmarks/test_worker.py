@@ -17,7 +17,7 @@ from benchmarks.runs import Row, RunFolder, locked, read_json
 from benchmarks.settings import Workbench
 from benchmarks.worker import BUSY, FINISHED, STOPPED, execute
 from sb3_rpg.envs import random_coverage
-from tests.benchmarks.conftest import ALWAYS, NEVER, TINY_RPG, bandit_experiment, make_plan, maze_experiment
+from tests.benchmarks.conftest import ALWAYS, NEVER, TINY_RPG, TINY_SAC, bandit_experiment, make_plan, maze_experiment
 
 
 def prepare(tmp_path: Path, experiment: Experiment, label: str) -> RunFolder:
@@ -75,19 +75,28 @@ def test_an_interrupted_maze_run_keeps_its_coverage(tmp_path: Path, monkeypatch:
     assert read_json(folder.finished) == record
 
 
-@pytest.mark.parametrize("base", ["sac", "ppo"])
+#: off-policy, with a callback and a model in its replay buffer, on-policy with normalisation
+OVERRIDES: dict[str, dict[str, Any]] = {
+    "sac": TINY_SAC,
+    "sac_rnd": {
+        **TINY_SAC,
+        "replay_buffer_kwargs": "dict(intrinsic_reward='rnd', intrinsic_reward_kwargs=dict(width=8))",
+        "callback": [{"sb3_rpg.intrinsic.IntrinsicRewardCallback": {"batch_size": 16}}],
+    },
+    "ppo": {"n_envs": 2, "n_steps": 16, "batch_size": 16, "normalize": True, "policy_kwargs": "dict(net_arch=[8])"},
+}
+
+
+@pytest.mark.parametrize("base", OVERRIDES)
 def test_interrupted_runs_have_the_rows_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str) -> None:
-    overrides = (
-        {"n_envs": 2, "n_steps": 16, "normalize": True, "policy_kwargs": "dict(net_arch=[8])"} if base == "ppo" else None
-    )
-    experiment = bandit_experiment(base=base, overrides=overrides)
+    experiment = bandit_experiment(base=base, overrides=OVERRIDES[base])
     whole, parts = (prepare(tmp_path / name, experiment, base) for name in ("whole", "parts"))
     assert execute(whole.path, NEVER) == FINISHED
     for step in (40, 120):
         go_on = stop_at(monkeypatch, step)
-        assert execute(parts.path, ALWAYS) == STOPPED
+        assert execute(parts.path, NEVER) == STOPPED
         go_on()
-    assert execute(parts.path, ALWAYS) == FINISHED
+    assert execute(parts.path, NEVER) == FINISHED
     keys = [(row.metric, row.step) for row in whole.read_rows()]
     assert [(row.metric, row.step) for row in parts.read_rows()] == keys
     assert {metric for metric, _ in keys} == {
