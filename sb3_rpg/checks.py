@@ -9,6 +9,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rpg.precision import PRECISIONS
+from sb3_rpg.schedules import make_coefficient
 
 if TYPE_CHECKING:
     from sb3_rpg.rpg import RPG
@@ -49,7 +50,7 @@ def check_arguments(model: "RPG") -> None:
     _require_number("tau", model.tau, lambda x: 0 < x <= 1, "in (0, 1]")
     _require_number("value_weight_decay", model.value_weight_decay, lambda x: x > 0, "above 0; 1 weighs all steps alike")
     _require_number("max_grad_norm", model.max_grad_norm, lambda x: x >= 0, "of at least 0 (0: no clipping)")
-    _require(model.ent_coef_lr_factor > 0.0, f"`ent_coef_lr_factor` must be positive, got {model.ent_coef_lr_factor!r}")
+    _require_number("ent_coef_lr_factor", model.ent_coef_lr_factor, lambda x: x > 0, "above 0")
     _require(model.precision in PRECISIONS, f"`precision` must be one of {', '.join(PRECISIONS)}, got {model.precision!r}")
     known = {"consistency", "reward", "value", "termination"}
     unknown = set(model.loss_weights) - known
@@ -87,6 +88,18 @@ def _check_entropy(model: "RPG") -> None:
         except (TypeError, ValueError):
             valid = False
         _require(valid, f"`target_entropy` must be a number or 'auto', got {model.target_entropy!r}")
+
+
+def check_reward_scale(value: Any) -> Any:
+    """
+    :param value: what the user gave as ``reward_scale``
+    :return: "auto" or a coefficient
+    :raises ValueError: if it is neither
+    """
+    if isinstance(value, str):
+        _require(value == "auto", f"`reward_scale` must be a number, a schedule, a Ramp or 'auto', got {value!r}")
+        return value
+    return make_coefficient("reward_scale", value)
 
 
 def check_horizon(env: VecEnv, horizon: int) -> None:

@@ -53,9 +53,10 @@ def as_latent_array(state: LatentState, n_envs: int, dim: int) -> np.ndarray | N
     """
     if state is None:
         return None
-    z = np.asarray(state[0] if isinstance(state, tuple) else state, dtype=np.float32)
+    # A copy: the state that predict() returns is never the caller's array
+    z = np.array(state[0] if isinstance(state, tuple) else state, dtype=np.float32)
     if z.ndim == 1 and z.shape[0] == dim:
-        z = np.broadcast_to(z, (n_envs, dim))
+        z = np.tile(z, (n_envs, 1))
     if z.shape != (n_envs, dim):
         raise ValueError(
             f"`state` holds a latent of shape {z.shape}, expected ({n_envs}, {dim}): one z of {dim} numbers for each of the "

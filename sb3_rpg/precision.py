@@ -81,7 +81,10 @@ class Twin(Generic[Network]):
 
     @th.no_grad()
     def refresh(self) -> None:
-        """Follow masters that were changed from outside, by ``load``, ``set_parameters`` or by hand."""
+        """
+        Follow masters that were changed from outside, by ``load``, ``set_parameters`` or by hand; in place, as PyTorch
+        counts no change that is written to ``parameter.data``.
+        """
         if self._pairs and self._versions != (versions := self._master_versions()):
             th._foreach_copy_([twin for _, twin in self._pairs], [own for own, _ in self._pairs])
             self._versions = versions

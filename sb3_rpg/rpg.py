@@ -12,12 +12,13 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule, TrainFreq
 from stable_baselines3.common.utils import update_learning_rate
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rpg.buffers import LatentBufferMixin, SegmentSamples, latent_buffer_class
 from sb3_rpg.callbacks import WorldModelCallback
-from sb3_rpg.checks import check_arguments, check_finite, check_horizon
+from sb3_rpg.checks import check_arguments, check_finite, check_horizon, check_reward_scale
 from sb3_rpg.intrinsic import IntrinsicReward, make_intrinsic_reward, uniform_transition_batch
 from sb3_rpg.latents import LatentSpace, make_latent_space
 from sb3_rpg.losses import entropy_coefficient_loss
@@ -204,7 +205,7 @@ class RPG(OffPolicyAlgorithm):
         self.max_grad_norm = max_grad_norm
         self.ent_coef_lr_factor = ent_coef_lr_factor
         self.entropy_in_target = entropy_in_target
-        self.reward_scale = reward_scale if reward_scale == "auto" else make_coefficient("reward_scale", reward_scale)  # type: ignore[arg-type]
+        self.reward_scale = check_reward_scale(reward_scale)
         self.intrinsic_reward = intrinsic_reward
         self.intrinsic_reward_kwargs = intrinsic_reward_kwargs or {}
         self.intrinsic_batch_size = intrinsic_batch_size
@@ -335,6 +336,33 @@ class RPG(OffPolicyAlgorithm):
             action = self.policy.unscale_action(scaled)
         return action, scaled
 
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        train_freq: TrainFreq,
+        replay_buffer: ReplayBuffer,
+        action_noise: ActionNoise | None = None,
+        learning_starts: int = 0,
+        log_interval: int | None = None,
+    ) -> RolloutReturn:
+        """
+        As SB3's, but a callback that stops training loses no transition: the environment has made its step, so the next
+        ``learn()`` would go on from an observation that is one step old.
+
+        :return: as SB3's
+        """
+        rollout = super().collect_rollouts(
+            env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
+        )
+        if not rollout.continue_training:
+            step = callback.locals
+            self._update_info_buffer(step["infos"], step["dones"])
+            self._store_transition(
+                replay_buffer, step["buffer_actions"], step["new_obs"], step["rewards"], step["dones"], step["infos"]
+            )
+        return rollout
+
     def _store_transition(
         self,
         replay_buffer: ReplayBuffer,
@@ -346,6 +374,9 @@ class RPG(OffPolicyAlgorithm):
     ) -> None:
         check_finite("reward", reward, self.num_timesteps)
         check_finite("observation", new_obs, self.num_timesteps)
+        for index in np.flatnonzero(dones):
+            if (final := infos[index].get("terminal_observation")) is not None:
+                check_finite("observation", final, self.num_timesteps, int(index))
         truncated = np.array([info.get("TimeLimit.truncated", False) for info in infos])
         if not self._terminations_seen:
             self._terminations_seen = bool(np.any(dones & ~truncated))
@@ -496,7 +527,9 @@ class RPG(OffPolicyAlgorithm):
         self.actor.latent_temperature.fill_(settings.latent_ent_coef)
         batch = PolicyBatch(*self.replay_buffer.sample_states(batch_size, self._vec_normalize_env))
         if self.actor.latent_head is not None:
-            batch = self._with_episode_starts(batch, batch_size // 4)
+            # A buffer smaller than an episode may hold no start at all
+            n_starts = batch_size // 4 if len(self.replay_buffer.start_index) > 0 else 0
+            batch = self._with_episode_starts(batch, n_starts)
         self._twin.refresh()
         metrics, log_probs = update_actor(self._twin, batch, settings)
         self.metrics.add(metrics)

@@ -201,13 +201,13 @@ def update_actor(
             weight = starts.float() / starts.sum().clamp_min(1)  # mean over the episode starts
             if space.n_categories:
                 q, chosen = params[:, : space.n_categories], z.detach()[:, : space.n_categories]
-                metrics["latent_loss"] = losses.category_value_loss(q, chosen, estimate[0], weight)
-                loss = loss + metrics["latent_loss"]
+                latent_loss = losses.category_value_loss(q, chosen, estimate[0], weight)
             else:
                 # The actor's loss already carries V_est's gradient to pi(z|s1), as a mean over the whole batch
                 log_prob = (space.log_prob(z, params, temperature) * starts).mean()
-                metrics["latent_loss"] = temperature * log_prob
-                loss = loss + metrics["latent_loss"]
+                latent_loss = temperature * log_prob
+            loss = loss + latent_loss
+            metrics["latent_loss"] = latent_loss.detach()
             entropies = space.entropy(len(states), params.detach(), temperature, states.device)
             metrics["latent_entropy"] = (entropies * weight).sum()
         else:

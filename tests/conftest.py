@@ -40,13 +40,14 @@ SMALL: dict[str, Any] = {
 class LabelledEnv(gym.Env):
     """
     Observations that say where they come from: (environment, episode, step), all counted from 0. The reward of a step is
-    its number, from 1.
+    its number, from 1, times ``reward``.
 
     :param env_id: first number of every observation
     :param lengths: lengths of the episodes, in turn
     :param terminates: whether episodes terminate; else they are truncated
     :param space: "vector", "dict" (``label`` as above, and ``extra``, the step number) or "image"
     :param action_shape: shape of the actions
+    :param reward: factor on the rewards
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class LabelledEnv(gym.Env):
         terminates: bool = True,
         space: str = "vector",
         action_shape: tuple[int, ...] = (2,),
+        reward: float = 1.0,
     ):
         label = spaces.Box(-np.inf, np.inf, (3,), np.float32)
         self.kind = space
@@ -67,7 +69,7 @@ class LabelledEnv(gym.Env):
         # Not [-1, 1], so that forgotten scaling shows
         self.action_space = spaces.Box(-2.0, 6.0, action_shape, np.float32)
         self.env_id, self.lengths, self.terminates = env_id, tuple(lengths), terminates
-        self.episode, self.step_number = -1, 0
+        self.episode, self.step_number, self.reward = -1, 0, reward
         self.actions: list[np.ndarray] = []
 
     def _observation(self) -> Any:
@@ -87,7 +89,8 @@ class LabelledEnv(gym.Env):
         self.actions.append(np.array(action))
         self.step_number += 1
         ended = self.step_number >= self.lengths[self.episode % len(self.lengths)]
-        return self._observation(), float(self.step_number), ended and self.terminates, ended and not self.terminates, {}
+        reward = self.reward * self.step_number
+        return self._observation(), reward, ended and self.terminates, ended and not self.terminates, {}
 
 
 def _make_labelled(**kwargs: Any) -> gym.Env:

@@ -13,13 +13,12 @@ from torch import nn
 from sb3_rpg.buffers import SegmentSamples
 from sb3_rpg.latents import LATENT_SPACES, make_latent_space
 from sb3_rpg.policies import RPGPolicy
-from sb3_rpg.precision import autocast_context
+from sb3_rpg.precision import Twin
 from sb3_rpg.updates import PolicyBatch, UpdateSettings, update_actor, update_world_model
 from tests.conftest import SMALL_POLICY, changed, parameters_of
 
 OBS, ACT, DIM, STATE = spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2,)), 4, 8
 CPU = th.device("cpu")
-FP32 = autocast_context(th.float32, CPU)
 WEIGHTS = {"consistency": 1.0, "reward": 1.0, "value": 1.0, "termination": 1.0}
 
 
@@ -78,16 +77,21 @@ def make_batch(policy: RPGPolicy, batch: int = 6, n_starts: int = 3) -> PolicyBa
     return PolicyBatch(th.randn(batch, 3), space.sample(batch, params, 1.0, CPU), th.arange(batch) < n_starts)
 
 
+def fp32(policy: RPGPolicy) -> Twin[RPGPolicy]:
+    """Trained as it is, in float32."""
+    return Twin(policy, th.float32)
+
+
 def world_model_step(policy: RPGPolicy, **settings: Any) -> dict[str, th.Tensor]:
     segments = make_segments(latent_dim=policy.latent_space.dim)
     th.manual_seed(3)
-    return update_world_model(policy, segments, segments.rewards, make_settings(**settings), FP32)
+    return update_world_model(fp32(policy), segments, segments.rewards, make_settings(**settings))
 
 
 def actor_step(policy: RPGPolicy, n_starts: int = 3, **settings: Any) -> dict[str, th.Tensor]:
     batch = make_batch(policy, n_starts=n_starts)
     th.manual_seed(3)
-    return update_actor(policy, batch, make_settings(**settings), FP32)[0]
+    return update_actor(fp32(policy), batch, make_settings(**settings))[0]
 
 
 def moved(policy: RPGPolicy, step: Callable[[], object]) -> set[str]:

@@ -13,9 +13,9 @@ from sb3_rpg.policies import RPGPolicy
 from sb3_rpg.updates import update_actor
 from tests.conftest import parameters_of
 from tests.single_updates import (
-    FP32,
     STATE,
     actor_step,
+    fp32,
     make_batch,
     make_policy,
     make_settings,
@@ -156,7 +156,7 @@ def test_q_is_regressed_on_the_value_estimate_of_each_category(latent: str) -> N
     for seed in range(150):
         batch = make_batch(policy, batch=32, n_starts=32)
         th.manual_seed(100 + seed)
-        update_actor(policy, batch, settings, FP32)
+        update_actor(fp32(policy), batch, settings)
     params = policy.actor.latent_params(policy.world_model.encoder(batch.observations))
     assert params is not None
     assert th.allclose(params[:, :n].mean(dim=0), 0.9 * th.tensor(values), atol=0.3)

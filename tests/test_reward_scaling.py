@@ -29,7 +29,7 @@ def test_rare_success_keeps_the_papers_factor_and_large_rewards_shrink() -> None
     feed(rare, (rng.random((500, 1)) < 0.01).astype(float))
     feed(large, rng.normal(0.0, 1000.0, (500, 1)))
     assert rare.factor == 5.0
-    assert large.factor < 0.01
+    assert large.factor < 0.1
 
 
 def test_by_hand() -> None:
@@ -53,7 +53,7 @@ def test_factor_is_target_std_over_the_std_of_all_discounted_returns(
 ) -> None:
     rng = np.random.default_rng(seed)
     rewards, dones = offset + scale * rng.normal(size=(steps, n_envs)), rng.random((steps, n_envs)) < 0.2
-    scaler = ReturnScaler(0.9)
+    scaler = ReturnScaler(0.9, target_std=10.0)
     feed(scaler, rewards, dones)
     running, returns = np.zeros(n_envs), []
     for reward, done in zip(rewards, dones, strict=True):

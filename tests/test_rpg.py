@@ -286,10 +286,18 @@ def test_terminations_are_modelled_once_one_has_been_seen_and_truncations_are_no
 
 def test_learning_rate_schedule_reaches_every_optimizer() -> None:
     model = small_rpg(latent="categorical", learning_rate=lambda progress: 1e-3 * progress).learn(50)
+    assert model.ent_coef_optimizer is not None
     optimizers = model._optimizers()
-    assert len(optimizers) == 5  # world model, actor, pi(z|s1), posterior, alpha
-    for optimizer in optimizers:
-        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=3e-5)
+    assert len(optimizers) == 4  # world model, actor, pi(z|s1), posterior
+    for optimizer in (*optimizers, model.ent_coef_optimizer):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_alphas_learning_rate_is_a_multiple_of_the_others() -> None:
+    model = small_rpg(ent_coef_lr_factor=4.0, learning_rate=lambda progress: 1e-3 * (1.0 + progress)).learn(20)
+    assert model.ent_coef_optimizer is not None
+    assert model.ent_coef_optimizer.param_groups[0]["lr"] == pytest.approx(4e-3)
+    assert model.actor.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3)
 
 
 @pytest.mark.parametrize(("interval", "tau"), [(1, 0.3), (2, 0.005), (3, 1.0)])
@@ -325,8 +333,8 @@ def test_the_reward_that_is_learned_is_scaled_extrinsic_reward_plus_bonus() -> N
 
 
 def test_automatic_reward_scale_follows_the_returns() -> None:
-    model = small_rpg().learn(60)  # rewards 1 to 7: returns of up to 26
-    assert model._extrinsic_scale() == model._return_scaler.factor < 2.0
+    model = small_rpg(LabelledEnv(reward=100.0)).learn(60)  # rewards of 100 to 700: returns of up to 2600
+    assert model._extrinsic_scale() == model._return_scaler.factor < 0.3
     assert small_rpg(LabelledEnv(lengths=(1,)), horizon=1).learn(30)._extrinsic_scale() == 5.0  # always the same reward
 
 

@@ -52,19 +52,20 @@ def assert_same_state(first: Any, second: Any, where: str = "") -> None:
 
 @pytest.mark.parametrize("latent", LATENT_SPACES)
 def test_parameters_optimizers_statistics_and_counters_are_kept(latent: str) -> None:
-    model = small_rpg(labelled_vec_env(2), latent=latent, ent_coef="auto_0.2").learn(60)
+    model = small_rpg(labelled_vec_env(2, reward=100.0), latent=latent, ent_coef="auto_0.2").learn(60)
     loaded = load(model)
     assert changed(parameters_of(model.policy), loaded.policy) == set()
     assert model.bonus is not None and loaded.bonus is not None
     assert changed(parameters_of(model.bonus), loaded.bonus) == set()
     assert model.bonus.n_updates.item() == 25
-    optimizers = [*model._optimizers(), model.bonus.optimizer]
-    for first, second in zip(optimizers, [*loaded._optimizers(), loaded.bonus.optimizer], strict=True):
+    assert model.ent_coef_optimizer is not None and loaded.ent_coef_optimizer is not None
+    optimizers = [*model._optimizers(), model.ent_coef_optimizer, model.bonus.optimizer]
+    again = [*loaded._optimizers(), loaded.ent_coef_optimizer, loaded.bonus.optimizer]
+    for first, second in zip(optimizers, again, strict=True):
         assert first.state_dict()["state"], "nothing was learned: nothing is tested"
         assert_same_state(first.state_dict(), second.state_dict())
     assert model.log_ent_coef is not None and loaded.log_ent_coef is not None
     assert th.equal(model.log_ent_coef, loaded.log_ent_coef) and loaded.log_ent_coef.requires_grad
-    assert loaded.ent_coef_optimizer is not None
     assert loaded.ent_coef_optimizer.param_groups[0]["params"][0] is loaded.log_ent_coef
     assert loaded.num_timesteps == 60 and loaded._n_updates == loaded._n_model_updates == 25
     assert loaded._return_scaler.factor == model._return_scaler.factor < 5.0
