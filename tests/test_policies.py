@@ -385,6 +385,12 @@ def test_optimizer_class_and_arguments() -> None:
     assert isinstance(make_policy(optimizer_class=th.optim.SGD).actor.optimizer, th.optim.SGD)
 
 
+def test_posterior_keeps_torchs_initialisation() -> None:
+    layer: Any = make_policy().posterior.net[0]  # type: ignore[index]
+    bound = layer.in_features**-0.5
+    assert layer.weight.abs().max() <= bound and 0 < layer.bias.abs().max() <= bound
+
+
 @with_latent
 def test_posterior_log_prob_keeps_one_z_for_all_steps(latent: str) -> None:
     policy = make_policy(latent)

@@ -13,7 +13,9 @@ class Reach(gym.Env[np.ndarray, np.ndarray]):
     observation_space = gym.spaces.Box(-2.0, 2.0, (2,), np.float32)
     action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[np.ndarray, dict[str, object]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, object] | None = None
+    ) -> tuple[np.ndarray, dict[str, object]]:
         super().reset(seed=seed)
         self.position, self.target = self.np_random.uniform(-1, 1, 2)
         self.steps = 0

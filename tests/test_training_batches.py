@@ -1,0 +1,104 @@
+"""What the updates are given: rewards, scaled and with their bonus, and observations that VecNormalize normalises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_rpg.updates import PolicyBatch, update_actor
+from tests.conftest import LabelledEnv, labelled_vec_env, small_rpg
+
+
+def test_the_reward_that_is_learned_is_scaled_extrinsic_reward_plus_bonus() -> None:
+    model = small_rpg(reward_scale=3.0).learn(10)
+    assert model.bonus is not None
+
+    def bonus(obs: th.Tensor, actions: th.Tensor, next_obs: th.Tensor) -> th.Tensor:
+        return next_obs[:, 2] - 0.5 * obs[:, 2]
+
+    model.bonus.bonus = bonus  # type: ignore[method-assign, assignment]
+    segments, rewards = model._sample_segments()
+    next_obs: Any = segments.next_observations
+    step = next_obs[..., 2]
+    # The environment's reward is the step's number; its bonus here: that number, less half of the one before
+    expected = 3.0 * step + step - 0.5 * (step - 1.0)
+    assert th.allclose(rewards * segments.mask, expected * segments.mask, atol=1e-5)
+    assert th.equal(segments.rewards * segments.mask, step * segments.mask)
+    plain = small_rpg(reward_scale=3.0, intrinsic_reward=None).learn(10)
+    segments, rewards = plain._sample_segments()
+    assert th.equal(rewards, 3.0 * segments.rewards)
+
+
+def test_automatic_reward_scale_follows_the_returns() -> None:
+    model = small_rpg(LabelledEnv(reward=100.0)).learn(60)  # rewards of 100 to 700: returns of up to 2600
+    assert model._extrinsic_scale() == model._return_scaler.factor < 0.3
+    assert small_rpg(LabelledEnv(lengths=(1,)), horizon=1).learn(30)._extrinsic_scale() == 5.0  # always the same reward
+
+
+# --------------------------------------------------------------- VecNormalize
+
+
+@pytest.mark.parametrize("kind", ["vector", "dict"])
+def test_vec_normalize(kind: str) -> None:
+    env = VecNormalize(labelled_vec_env(2, space=kind))
+    model = small_rpg(env, "MultiInputPolicy" if kind == "dict" else "MlpPolicy").learn(60)
+    buffer: Any = model.replay_buffer
+    labels = (buffer.observations["label"] if kind == "dict" else buffer.observations)[:30]
+    assert np.array_equal(labels, np.round(labels)) and labels[..., 2].max() == 6  # stored as the environment gave them
+    assert buffer.rewards[:30].max() == 7.0
+
+    seen: dict[str, Any] = {}
+    assert model.bonus is not None
+    bonus = model.bonus.bonus
+
+    def spy(obs: Any, actions: th.Tensor, next_obs: Any) -> th.Tensor:
+        seen["next_obs"] = next_obs
+        return bonus(obs, actions, next_obs)
+
+    model.bonus.bonus = spy  # type: ignore[method-assign]
+    learned: Any = model._sample_segments()[0].next_observations
+    raw = seen["next_obs"]
+    if kind == "dict":
+        raw, learned = raw["label"], learned["label"]
+    # The bonus reads what was stored
+    assert th.allclose(raw, raw.round(), atol=1e-3) and not th.allclose(learned, learned.round(), atol=1e-3)
+    expected = env.normalize_obs({"label": raw.numpy(), "extra": raw[:, 2:].numpy()} if kind == "dict" else raw.numpy())
+    expected = expected["label"] if isinstance(expected, dict) else expected
+    assert np.allclose(learned.flatten(0, 1).numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["vector", "dict"])
+@pytest.mark.parametrize("latent", ["gaussian", "categorical"])
+def test_actors_batch_is_normalised_and_has_as_many_episode_starts_again_as_a_quarter(
+    latent: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[PolicyBatch] = []
+
+    def spy(twin: Any, batch: PolicyBatch, settings: Any) -> Any:
+        batches.append(batch)
+        return update_actor(twin, batch, settings)
+
+    monkeypatch.setattr("sb3_rpg.rpg.update_actor", spy)
+    env = VecNormalize(labelled_vec_env(2, space=kind))
+    small_rpg(env, "MultiInputPolicy" if kind == "dict" else "MlpPolicy", latent=latent).learn(30)
+    observations: Any = batches[-1].observations
+    n_starts = 2 if latent == "categorical" else 0
+    latents, flags = batches[-1].latents, batches[-1].episode_starts
+    assert len(latents) == len(flags) == 8 + n_starts and flags.dtype == th.bool
+    # Statistics have moved by one step of the environments since the batch was drawn
+    raw = {key: value.numpy() for key, value in observations.items()} if kind == "dict" else observations.numpy()
+    original: Any = env.unnormalize_obs(raw)
+    label = original["label"] if kind == "dict" else original
+    assert label[:, 2].max() > 2.5
+    assert np.array_equal(flags.numpy(), np.round(label[:, 2]) == 0) and flags[8:].all()
+
+
+@pytest.mark.parametrize("norm_reward", [True, False])
+def test_rewards_that_vec_normalize_leaves_alone_are_scaled(norm_reward: bool) -> None:
+    env = VecNormalize(labelled_vec_env(1, lengths=(30,)), norm_reward=norm_reward)
+    scale = small_rpg(env).learn(60)._extrinsic_scale()
+    assert (scale == 5.0) if norm_reward else (scale < 1.0)
