@@ -86,14 +86,22 @@ class LatentBufferMixin(ReplayBuffer):
     ``add(obs, next_obs, action, reward, done, infos)`` is called, so that SB3's calling code need not be copied.
     Transitions added without (``extend``, demonstrations) get z = 0 and start an episode where the one before was done.
     Where one kind follows the other, an episode starts too.
+
+    :param args: see SB3
+    :param latent_dim: width of z
+    :param kwargs: see SB3
     """
 
     latents: np.ndarray
     episode_starts: np.ndarray
 
-    def _init_latents(self, latent_dim: int) -> None:
+    def __init__(self, *args: Any, latent_dim: int = 0, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         self.latent_dim = latent_dim
-        self.latents = np.zeros((self.buffer_size, self.n_envs, latent_dim), dtype=np.float32)
+        self._init_latents()
+
+    def _init_latents(self) -> None:
+        self.latents = np.zeros((self.buffer_size, self.n_envs, self.latent_dim), dtype=np.float32)
         self.episode_starts = np.zeros((self.buffer_size, self.n_envs), dtype=bool)
         self.start_index = EpisodeStartIndex(self.buffer_size * self.n_envs)
         self._staged: tuple[np.ndarray, np.ndarray] | None = None
@@ -109,7 +117,7 @@ class LatentBufferMixin(ReplayBuffer):
 
     def reset(self) -> None:
         super().reset()
-        self._init_latents(self.latent_dim)
+        self._init_latents()
 
     def add(self, *args: Any, **kwargs: Any) -> None:
         """
@@ -227,57 +235,11 @@ class LatentBufferMixin(ReplayBuffer):
 
 
 class LatentReplayBuffer(LatentBufferMixin, ReplayBuffer):
-    """
-    SB3's ``ReplayBuffer`` with z and segments.
-
-    :param buffer_size: number of transitions, over all environments
-    :param observation_space: observation space
-    :param action_space: action space
-    :param device: where samples go
-    :param n_envs: number of environments
-    :param latent_dim: width of z
-    :param kwargs: see SB3
-    """
-
-    def __init__(
-        self,
-        buffer_size: int,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
-        device: th.device | str = "auto",
-        n_envs: int = 1,
-        latent_dim: int = 0,
-        **kwargs: Any,
-    ):
-        super().__init__(buffer_size, observation_space, action_space, device, n_envs, **kwargs)
-        self._init_latents(latent_dim)
+    """SB3's ``ReplayBuffer`` with z and segments; arguments as there, and ``latent_dim``."""
 
 
 class LatentDictReplayBuffer(LatentBufferMixin, DictReplayBuffer):
-    """
-    SB3's ``DictReplayBuffer`` with z and segments.
-
-    :param buffer_size: number of transitions, over all environments
-    :param observation_space: observation space
-    :param action_space: action space
-    :param device: where samples go
-    :param n_envs: number of environments
-    :param latent_dim: width of z
-    :param kwargs: see SB3
-    """
-
-    def __init__(
-        self,
-        buffer_size: int,
-        observation_space: spaces.Dict,
-        action_space: spaces.Space,
-        device: th.device | str = "auto",
-        n_envs: int = 1,
-        latent_dim: int = 0,
-        **kwargs: Any,
-    ):
-        super().__init__(buffer_size, observation_space, action_space, device, n_envs, **kwargs)
-        self._init_latents(latent_dim)
+    """SB3's ``DictReplayBuffer`` with z and segments; arguments as there, and ``latent_dim``."""
 
 
 #: SB3's buffers and the latent ones that RPG uses in their place
