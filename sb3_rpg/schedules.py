@@ -60,13 +60,12 @@ class Ramp:
 Coefficient = float | Callable[[float], float] | Ramp | Mapping[str, Any]
 
 
-def make_coefficient(name: str, value: Coefficient, also: str = "") -> float | Callable[[float], float] | Ramp:
+def make_coefficient(name: str, value: Coefficient) -> float | Callable[[float], float] | Ramp:
     """
     Check a coefficient before any training starts.
 
     :param name: the argument's name, for errors
     :param value: what the user gave
-    :param also: what the argument may be beside a coefficient, for errors
     :return: a number, a function of the remaining progress or a Ramp
     :raises ValueError: if the value is none of these, negative or not finite
     """
@@ -79,8 +78,7 @@ def make_coefficient(name: str, value: Coefficient, also: str = "") -> float | C
         return value
     if not is_coefficient(value):
         raise ValueError(
-            f"`{name}` must be {also and also + ', '}a number of at least 0, a function of the remaining progress or a Ramp, "
-            f"got {value!r}"
+            f"`{name}` must be a number of at least 0, a function of the remaining progress or a Ramp, got {value!r}"
         )
     return float(value)
 
