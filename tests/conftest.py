@@ -77,7 +77,7 @@ class LabelledEnv(gym.Env):
         if self.kind == "dict":
             return {"label": label, "extra": label[2:].copy()}
         if self.kind == "image":
-            return np.full((36, 36, 1), 40 * self.episode + self.step_number, dtype=np.uint8)
+            return np.full((36, 36, 1), (40 * self.episode + self.step_number) % 256, dtype=np.uint8)
         return label
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:

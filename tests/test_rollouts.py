@@ -207,7 +207,11 @@ def test_policy_delay(delay: int, expected: int) -> None:
     assert len(calls) == expected
 
 
-# ------------------------------------------------------ buffers, images, planning
+def test_learning_may_start_with_the_first_step() -> None:
+    assert small_rpg(learning_starts=0).learn(6)._n_updates == 6
+
+
+# ------------------------------------------------------------- buffers, planning
 
 
 @pytest.mark.parametrize("latent", ["gaussian", "learned_gaussian", "categorical", "mixed"])

@@ -221,9 +221,12 @@ class Stop(BaseCallback):
 def test_callbacks_that_stop_and_save(tmp_path: Path) -> None:
     model = small_rpg().learn(100, Stop(at=17))
     assert model.num_timesteps == 17 and model._n_updates == 6
-    model = small_rpg().learn(1000, [StopTrainingOnMaxEpisodes(2), CheckpointCallback(12, str(tmp_path), name_prefix="m")])
-    assert model.num_timesteps == 14
-    assert RPG.load(tmp_path / "m_12_steps.zip", device="cpu").num_timesteps == 12
+    checkpoints = CheckpointCallback(12, str(tmp_path), name_prefix="m", save_replay_buffer=True)
+    model = small_rpg().learn(1000, [StopTrainingOnMaxEpisodes(2), checkpoints])
+    assert model.num_timesteps == model.replay_buffer.size() == 14
+    loaded = RPG.load(tmp_path / "m_12_steps.zip", device="cpu")
+    loaded.load_replay_buffer(tmp_path / "m_replay_buffer_12_steps.pkl")
+    assert loaded.num_timesteps == 12 and loaded.replay_buffer.size() == 11  # saved before the 12th is stored
 
 
 # -------------------------------------------------- coefficients and target copies
