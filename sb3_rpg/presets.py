@@ -24,6 +24,7 @@ PAPER: dict[str, Any] = {
     "latent_dim": 12,
     "latent_kwargs": {"posterior_std": 0.4},
     "beta": 0.005,
+    "latent_relabel": 0.0,
     "horizon": 3,
     "target_horizon": 3,
     "value_weight_decay": 0.97,

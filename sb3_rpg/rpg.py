@@ -16,6 +16,8 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Rollout
 from stable_baselines3.common.utils import update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_rpg.actor import LatentActor, LatentState
+from sb3_rpg.batches import PolicyBatch, relabel_latents, segment_bonus, with_episode_starts
 from sb3_rpg.buffers import LatentBufferMixin, SegmentSamples, latent_buffer_class
 from sb3_rpg.callbacks import WorldModelCallback
 from sb3_rpg.checks import check_arguments, check_finite, check_horizon, check_reward_scale
@@ -24,11 +26,11 @@ from sb3_rpg.latents import LatentSpace, make_latent_space
 from sb3_rpg.losses import entropy_coefficient_loss
 from sb3_rpg.metrics import Metrics
 from sb3_rpg.networks import polyak_average
-from sb3_rpg.policies import CnnPolicy, LatentActor, LatentState, MlpPolicy, MultiInputPolicy, PlanningConfig, RPGPolicy
+from sb3_rpg.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, PlanningConfig, RPGPolicy
 from sb3_rpg.precision import Twin, autocast_context, resolve_precision
 from sb3_rpg.reward_scaling import ReturnScaler
 from sb3_rpg.schedules import Coefficient, coefficient_at, make_coefficient
-from sb3_rpg.updates import PolicyBatch, UpdateSettings, map_observations, update_actor, update_world_model
+from sb3_rpg.updates import UpdateSettings, update_actor, update_world_model
 
 SelfRPG = TypeVar("SelfRPG", bound="RPG")
 
@@ -79,6 +81,8 @@ class RPG(OffPolicyAlgorithm):
     :param beta: weight of log p_phi(z|s,a) in the reward: smaller, z is ignored; larger, modes are told apart but not
         used. A number, a function of the remaining progress, or a :class:`~sb3_rpg.schedules.Ramp`
     :param latent_ent_coef: alpha_z, weight of the entropy of a learned pi(z|s1); as ``beta``
+    :param latent_relabel: share of each batch whose z is drawn anew instead of taken from the buffer, see
+        :func:`~sb3_rpg.batches.relabel_latents`; 0: none, as in the paper; 0.5 where episodes are long and rewards dense
     :param horizon: K, steps replayed for the model (Eq. 4) and imagined for the actor (Eq. 3)
     :param target_horizon: steps imagined for the value's target; None: ``horizon``
     :param value_weight_decay: weight of each further step in V_est's mean over steps
@@ -145,6 +149,7 @@ class RPG(OffPolicyAlgorithm):
         latent_kwargs: dict[str, Any] | None = None,
         beta: Coefficient = 0.01,
         latent_ent_coef: Coefficient = 1.0,
+        latent_relabel: float = 0.0,
         horizon: int = 3,
         target_horizon: int | None = 1,
         value_weight_decay: float = 0.97,
@@ -197,6 +202,7 @@ class RPG(OffPolicyAlgorithm):
         self.latent, self.latent_dim, self.latent_kwargs = latent, latent_dim, latent_kwargs or {}
         self.beta = make_coefficient("beta", beta)
         self.latent_ent_coef = make_coefficient("latent_ent_coef", latent_ent_coef)
+        self.latent_relabel = latent_relabel
         self.horizon = horizon
         self.target_horizon = horizon if target_horizon is None else target_horizon
         self.value_weight_decay = value_weight_decay
@@ -467,11 +473,13 @@ class RPG(OffPolicyAlgorithm):
         """
         :return: a batch, and what the reward head learns from it: scaled extrinsic reward plus bonus, (K, B)
         """
-        # The bonus reads raw observations: VecNormalize's moving statistics would make all of them new again and again
         segments = self.replay_buffer.sample_segments(self.batch_size, self.horizon)
+        latents = relabel_latents(segments.latents, self.latent_space, self.latent_relabel)
+        segments = segments._replace(latents=latents)
         bonus = None
         if self.bonus is not None:
-            bonus = self._intrinsic_rewards(segments)
+            with self._autocast:
+                bonus = segment_bonus(self.bonus, segments)
         if self._vec_normalize_env is not None:
             segments = self.replay_buffer.normalize_segments(segments, self._vec_normalize_env)
         extrinsic = segments.rewards * self._extrinsic_scale()
@@ -480,22 +488,6 @@ class RPG(OffPolicyAlgorithm):
             return segments, extrinsic
         self.metrics.add({"intrinsic_reward": bonus.mean()})
         return segments, extrinsic + bonus
-
-    def _intrinsic_rewards(self, segments: SegmentSamples) -> th.Tensor:
-        assert self.bonus is not None
-        n_steps, batch = segments.rewards.shape
-
-        def before(first: th.Tensor, following: th.Tensor) -> th.Tensor:
-            return th.cat([first.unsqueeze(0), following[:-1]]).flatten(0, 1)
-
-        first, following = segments.observations, segments.next_observations
-        if isinstance(first, dict):
-            obs: Any = {key: before(value, following[key]) for key, value in first.items()}  # type: ignore[index]
-        else:
-            obs = before(first, following)  # type: ignore[arg-type]
-        next_obs = map_observations(following, lambda x: x.flatten(0, 1))
-        with self._autocast:
-            return self.bonus.bonus(obs, segments.actions.flatten(0, 1), next_obs).view(n_steps, batch)
 
     def _extrinsic_scale(self) -> float:
         if self.reward_scale == "auto":
@@ -526,10 +518,12 @@ class RPG(OffPolicyAlgorithm):
         settings = self.update_settings()
         self.actor.latent_temperature.fill_(settings.latent_ent_coef)
         batch = PolicyBatch(*self.replay_buffer.sample_states(batch_size, self._vec_normalize_env))
+        batch = batch._replace(latents=relabel_latents(batch.latents, self.latent_space, self.latent_relabel))
         if self.actor.latent_head is not None:
             # A buffer smaller than an episode may hold no start at all
             n_starts = batch_size // 4 if len(self.replay_buffer.start_index) > 0 else 0
-            batch = self._with_episode_starts(batch, n_starts)
+            starts = self.replay_buffer.sample_starts(n_starts, self._vec_normalize_env)
+            batch = with_episode_starts(batch, starts, n_starts)
         self._twin.refresh()
         metrics, log_probs = update_actor(self._twin, batch, settings)
         self.metrics.add(metrics)
@@ -541,16 +535,6 @@ class RPG(OffPolicyAlgorithm):
             self.ent_coef_optimizer.step()
             self.metrics.add({"ent_coef_loss": loss})
         self.metrics.add({"ent_coef": settings.ent_coef, "beta": settings.beta})
-
-    def _with_episode_starts(self, batch: PolicyBatch, n_starts: int) -> PolicyBatch:
-        starts = self.replay_buffer.sample_starts(n_starts, self._vec_normalize_env)
-        if isinstance(starts, dict):
-            obs: Any = {key: th.cat([batch.observations[key], value]) for key, value in starts.items()}  # type: ignore[index]
-        else:
-            obs = th.cat([batch.observations, starts])  # type: ignore[list-item]
-        latents = batch.latents.new_zeros(n_starts, self.latent_space.dim)
-        flags = batch.episode_starts.new_ones(n_starts)
-        return PolicyBatch(obs, th.cat([batch.latents, latents]), th.cat([batch.episode_starts, flags]))
 
     def learn(
         self: SelfRPG,

@@ -5,16 +5,16 @@ They join the networks with the equations of :mod:`sb3_rpg.losses`; they know ne
 B: batch, H: value heads.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch as th
-from stable_baselines3.common.type_aliases import PyTorchObs
 
 from sb3_rpg import losses
+from sb3_rpg.actor import LatentActor
+from sb3_rpg.batches import PolicyBatch, map_observations
 from sb3_rpg.buffers import SegmentSamples
 from sb3_rpg.networks import frozen
-from sb3_rpg.policies import LatentActor, RPGPolicy
+from sb3_rpg.policies import RPGPolicy
 from sb3_rpg.precision import Twin
 from sb3_rpg.world_model import ActFn, Rollout, WorldModel
 
@@ -43,17 +43,6 @@ class UpdateSettings(NamedTuple):
     entropy_in_target: bool
     #: whether terminations have been seen, so that imagined steps must reckon with them
     model_terminations: bool
-
-
-def map_observations(obs: PyTorchObs, function: Callable[[th.Tensor], th.Tensor]) -> PyTorchObs:
-    """
-    :param obs: observations, a tensor or a dict of tensors
-    :param function: applied to each tensor
-    :return: observations of the same structure
-    """
-    if isinstance(obs, dict):
-        return {key: function(value) for key, value in obs.items()}
-    return function(obs)
 
 
 def actor_with_latent(actor: LatentActor, z: th.Tensor) -> ActFn:
@@ -151,17 +140,6 @@ def update_world_model(
     metrics["target_value"] = targets.values.mean()
     metrics["reward"] = rewards.mean()
     return metrics
-
-
-class PolicyBatch(NamedTuple):
-    """Where the actor's imagined steps start."""
-
-    #: o_t, (B, ...)
-    observations: PyTorchObs
-    #: stored z, (B, latent_dim)
-    latents: th.Tensor
-    #: True where o_t is its episode's first, (B,)
-    episode_starts: th.Tensor
 
 
 def update_actor(

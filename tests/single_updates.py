@@ -10,11 +10,12 @@ import torch as th
 from gymnasium import spaces
 from torch import nn
 
+from sb3_rpg.batches import PolicyBatch
 from sb3_rpg.buffers import SegmentSamples
 from sb3_rpg.latents import LATENT_SPACES, make_latent_space
 from sb3_rpg.policies import RPGPolicy
 from sb3_rpg.precision import Twin
-from sb3_rpg.updates import PolicyBatch, UpdateSettings, update_actor, update_world_model
+from sb3_rpg.updates import UpdateSettings, update_actor, update_world_model
 from tests.conftest import SMALL_POLICY, changed, parameters_of
 
 OBS, ACT, DIM, STATE = spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2,)), 4, 8

@@ -46,6 +46,7 @@ from tests.conftest import LabelledEnv, small_rpg
         ({"max_grad_norm": -1.0}, r"`max_grad_norm` must be .* got -1\.0"),
         ({"ent_coef_lr_factor": 0.0}, r"`ent_coef_lr_factor` must be a number above 0, got 0\.0"),
         ({"ent_coef_lr_factor": None}, "`ent_coef_lr_factor` must be a number above 0, got None"),
+        ({"latent_relabel": 1.5}, r"`latent_relabel` must be a number in \[0, 1\] .*got 1\.5"),
         ({"precision": "fp16"}, "`precision` must be one of auto, bf16, fp32, got 'fp16'"),
         ({"loss_weights": {"rewards": 1.0}}, r"`loss_weights` has unknown terms \['rewards'\]; known: consistency, reward"),
         ({"loss_weights": {"reward": -1.0}}, r"`loss_weights\['reward'\]` must be a number of at least 0 .*got -1\.0"),

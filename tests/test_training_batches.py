@@ -9,7 +9,8 @@ import pytest
 import torch as th
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_rpg.updates import PolicyBatch, update_actor
+from sb3_rpg.batches import PolicyBatch
+from sb3_rpg.updates import update_actor
 from tests.conftest import LabelledEnv, labelled_vec_env, small_rpg
 
 

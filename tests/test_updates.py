@@ -12,7 +12,7 @@ from torch import nn
 
 from sb3_rpg.policies import RPGPolicy
 from sb3_rpg.precision import Twin
-from sb3_rpg.updates import actor_with_latent, map_observations, model_targets, update_actor, update_world_model
+from sb3_rpg.updates import actor_with_latent, model_targets, update_actor, update_world_model
 from tests.conftest import changed, parameters_of
 from tests.single_updates import (
     CPU,
@@ -305,9 +305,3 @@ def test_bfloat16_changes_losses_little(latent: str) -> None:
         if not name.endswith(("_norm", "_accuracy")):
             assert results[1][name].item() == pytest.approx(expected.item(), rel=0.1, abs=0.05), name
             assert results[1][name].dtype == th.float32, name
-
-
-def test_map_observations_keeps_their_structure() -> None:
-    assert th.equal(map_observations(th.ones(2), lambda x: x + 1), th.full((2,), 2.0))  # type: ignore[arg-type]
-    mapped = map_observations({"a": th.ones(1), "b": th.zeros(1)}, lambda x: x + 1)
-    assert isinstance(mapped, dict) and mapped["a"].item() == 2.0 and mapped["b"].item() == 1.0

@@ -1,0 +1,95 @@
+"""
+What the updates learn from: the buffer's samples made ready.
+
+Pure functions over tensors; K: steps, B: batch.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch as th
+from stable_baselines3.common.type_aliases import PyTorchObs
+
+from sb3_rpg.buffers import SegmentSamples
+from sb3_rpg.intrinsic import IntrinsicReward
+from sb3_rpg.latents import LatentSpace
+
+
+class PolicyBatch(NamedTuple):
+    """Where the actor's imagined steps start."""
+
+    #: o_t, (B, ...)
+    observations: PyTorchObs
+    #: stored z, (B, latent_dim)
+    latents: th.Tensor
+    #: True where o_t is its episode's first, (B,)
+    episode_starts: th.Tensor
+
+
+def map_observations(obs: PyTorchObs, function: Callable[[th.Tensor], th.Tensor]) -> PyTorchObs:
+    """
+    :param obs: observations, a tensor or a dict of tensors
+    :param function: applied to each tensor
+    :return: observations of the same structure
+    """
+    if isinstance(obs, dict):
+        return {key: function(value) for key, value in obs.items()}
+    return function(obs)
+
+
+def relabel_latents(latents: th.Tensor, space: LatentSpace, fraction: float) -> th.Tensor:
+    """
+    Draw the z of a part of a batch anew: a fixed prior's z from the prior, a learned prior's from the batch's other rows.
+
+    The paper learns from the stored z alone. But V(s,z) and the imagined steps from s hold for any z, whichever one led
+    to s, so a state serves all z; with the stored z alone, an environment of long episodes shows each z few states.
+
+    :param latents: stored z, (B, latent_dim)
+    :param space: what z is
+    :param fraction: share of the rows that get another z, 0 to 1
+    :return: (B, latent_dim)
+    """
+    n = round(len(latents) * fraction)
+    if n == 0 or space.dim == 0:
+        return latents
+    if space.policy_dim == 0:
+        drawn = space.sample(n, None, 1.0, latents.device)
+    else:
+        drawn = latents[th.randperm(len(latents), device=latents.device)[:n]]
+    return th.cat([drawn, latents[n:]])
+
+
+def with_episode_starts(batch: PolicyBatch, starts: PyTorchObs, n_starts: int) -> PolicyBatch:
+    """
+    :param batch: where the actor's imagined steps start
+    :param starts: first observations of stored episodes, (n_starts, ...)
+    :param n_starts: how many
+    :return: the batch with them behind; their z is drawn by the update
+    """
+    if isinstance(starts, dict):
+        obs: Any = {key: th.cat([batch.observations[key], value]) for key, value in starts.items()}  # type: ignore[index]
+    else:
+        obs = th.cat([batch.observations, starts])  # type: ignore[list-item]
+    latents = batch.latents.new_zeros(n_starts, batch.latents.shape[1])
+    flags = batch.episode_starts.new_ones(n_starts)
+    return PolicyBatch(obs, th.cat([batch.latents, latents]), th.cat([batch.episode_starts, flags]))
+
+
+def segment_bonus(bonus: IntrinsicReward, segments: SegmentSamples) -> th.Tensor:
+    """
+    :param bonus: the intrinsic reward
+    :param segments: raw observations, as VecNormalize's moving statistics would make all of them new again and again
+    :return: the intrinsic reward of each step, (K, B)
+    """
+    n_steps, batch = segments.rewards.shape
+
+    def before(first: th.Tensor, following: th.Tensor) -> th.Tensor:
+        return th.cat([first.unsqueeze(0), following[:-1]]).flatten(0, 1)
+
+    first, following = segments.observations, segments.next_observations
+    if isinstance(first, dict):
+        obs: Any = {key: before(value, following[key]) for key, value in first.items()}  # type: ignore[index]
+    else:
+        obs = before(first, following)  # type: ignore[arg-type]
+    next_obs = map_observations(following, lambda x: x.flatten(0, 1))
+    return bonus.bonus(obs, segments.actions.flatten(0, 1), next_obs).view(n_steps, batch)
