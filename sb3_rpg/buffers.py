@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.vec_env import VecNormalize
@@ -146,8 +145,29 @@ class LatentBufferMixin(ReplayBuffer):
         :return: the segments
         """
         rows, envs = self._uniform_places(batch_size)
-        steps = (rows + np.arange(horizon)[:, None]) % self.buffer_size  # (K, B)
-        mask = np.ones((horizon, batch_size), dtype=bool)
+        steps, mask = self._segment_places(rows, envs, horizon)
+        obs, next_obs, rewards = self._stored_segments(rows, envs, steps)
+        terminated = self.dones[steps, envs] * (1.0 - self.timeouts[steps, envs])
+        return SegmentSamples(
+            observations=self._observation_tensors(obs, env),
+            next_observations=self._observation_tensors(next_obs, env),
+            actions=self.to_torch(self.actions[steps, envs], copy=False).float(),
+            rewards=self.to_torch(self._normalize_reward(rewards, env), copy=False),
+            terminated=self.to_torch(terminated.astype(np.float32), copy=False),
+            mask=self.to_torch(mask.astype(np.float32), copy=False),
+            latents=self.to_torch(self.latents[rows, envs], copy=False),
+            episode_starts=self.to_torch(self.episode_starts[rows, envs], copy=False),
+        )
+
+    def _segment_places(self, rows: np.ndarray, envs: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+        """
+        :param rows: of the first steps, (B,)
+        :param envs: of the first steps, (B,)
+        :param horizon: K
+        :return: rows of all steps, and whether they belong to the episode of the first, each (K, B)
+        """
+        steps = (rows + np.arange(horizon)[:, None]) % self.buffer_size
+        mask = np.ones(steps.shape, dtype=bool)
         # Age counts from the oldest row, so that no segment runs over the write head into the oldest steps
         oldest = self.pos if self.full else 0
         age = (rows - oldest) % self.buffer_size
@@ -155,18 +175,30 @@ class LatentBufferMixin(ReplayBuffer):
             mask[k] = mask[k - 1] & ~self.episode_starts[steps[k], envs] & (age + k < self.size())
         # Masked steps repeat the last valid one: no foreign episode is ever read, not even to be multiplied by zero
         last = mask.sum(axis=0) - 1
-        steps = (rows + np.minimum(np.arange(horizon)[:, None], last)) % self.buffer_size
-        terminated = self.dones[steps, envs] * (1.0 - self.timeouts[steps, envs])
-        return SegmentSamples(
-            observations=self._observation_tensors(self.observations, rows, envs, env),
-            next_observations=self._next_observation_tensors(steps, envs, env),
-            actions=self.to_torch(self.actions[steps, envs], copy=False).float(),
-            rewards=self.to_torch(self._normalize_reward(self.rewards[steps, envs], env), copy=False),
-            terminated=self.to_torch(terminated.astype(np.float32), copy=False),
-            mask=self.to_torch(mask.astype(np.float32), copy=False),
-            latents=self.to_torch(self.latents[rows, envs], copy=False),
-            episode_starts=self.to_torch(self.episode_starts[rows, envs], copy=False),
-        )
+        return (rows + np.minimum(np.arange(horizon)[:, None], last)) % self.buffer_size, mask
+
+    def _stored_segments(
+        self, rows: np.ndarray, envs: np.ndarray, steps: np.ndarray
+    ) -> tuple[Observations, Observations, np.ndarray]:
+        """
+        What a segment's observations and rewards are made of; a hook for buffers that rewrite them.
+
+        :param rows: of the first steps, (B,)
+        :param envs: of the segments, (B,)
+        :param steps: rows of all steps, (K, B)
+        :return: o_t (B, ...), next observations (K, B, ...), rewards (K, B), as stored
+        """
+        return _at(self.observations, rows, envs), _at(self.next_observations, steps, envs), self.rewards[steps, envs]
+
+    def _stored_observations(self, rows: np.ndarray, envs: np.ndarray) -> Observations:
+        """
+        What imagined steps start from; a hook for buffers that rewrite it.
+
+        :param rows: rows, (B,)
+        :param envs: environments, (B,)
+        :return: o_t as stored, (B, ...)
+        """
+        return _at(self.observations, rows, envs)
 
     def normalize_segments(self, segments: SegmentSamples, env: VecNormalize) -> SegmentSamples:
         """
@@ -198,7 +230,7 @@ class LatentBufferMixin(ReplayBuffer):
         """
         rows, envs = self._uniform_places(batch_size)
         return (
-            self._observation_tensors(self.observations, rows, envs, env),
+            self._observation_tensors(self._stored_observations(rows, envs), env),
             self.to_torch(self.latents[rows, envs], copy=False),
             self.to_torch(self.episode_starts[rows, envs], copy=False),
         )
@@ -212,26 +244,24 @@ class LatentBufferMixin(ReplayBuffer):
         :return: o_1, (B, ...), or (0, ...) while no episode's first observation is stored
         """
         rows, envs = np.divmod(self.start_index.sample(batch_size), self.n_envs)
-        return self._observation_tensors(self.observations, rows, envs, env)
+        return self._observation_tensors(self._stored_observations(rows, envs), env)
 
     def _uniform_places(self, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         if self.size() == 0:
             raise ValueError("the replay buffer is empty: collect or load transitions before sampling from it")
         return np.random.randint(0, self.size(), size=batch_size), np.random.randint(0, self.n_envs, size=batch_size)
 
-    def _observation_tensors(
-        self, stored: Observations, rows: np.ndarray, envs: np.ndarray, env: VecNormalize | None
-    ) -> PyTorchObs:
-        if isinstance(stored, dict):
-            values = self._normalize_obs({key: array[rows, envs] for key, array in stored.items()}, env)
-            assert isinstance(values, dict)
+    def _observation_tensors(self, stored: Observations, env: VecNormalize | None) -> PyTorchObs:
+        values = self._normalize_obs(stored, env)
+        if isinstance(values, dict):
             return {key: self.to_torch(array, copy=False) for key, array in values.items()}
-        values = self._normalize_obs(stored[rows, envs], env)
-        assert isinstance(values, np.ndarray)
         return self.to_torch(values, copy=False)
 
-    def _next_observation_tensors(self, rows: np.ndarray, envs: np.ndarray, env: VecNormalize | None) -> PyTorchObs:
-        return self._observation_tensors(self.next_observations, rows, envs, env)
+
+def _at(stored: Observations, rows: np.ndarray, envs: np.ndarray) -> Observations:
+    if isinstance(stored, dict):
+        return {key: array[rows, envs] for key, array in stored.items()}
+    return stored[rows, envs]
 
 
 class LatentReplayBuffer(LatentBufferMixin, ReplayBuffer):
@@ -240,30 +270,3 @@ class LatentReplayBuffer(LatentBufferMixin, ReplayBuffer):
 
 class LatentDictReplayBuffer(LatentBufferMixin, DictReplayBuffer):
     """SB3's ``DictReplayBuffer`` with z and segments; arguments as there, and ``latent_dim``."""
-
-
-#: SB3's buffers and the latent ones that RPG uses in their place
-LATENT_BUFFERS: dict[type[ReplayBuffer], type[LatentBufferMixin]] = {
-    ReplayBuffer: LatentReplayBuffer,
-    DictReplayBuffer: LatentDictReplayBuffer,
-}
-
-
-def latent_buffer_class(buffer_class: type[ReplayBuffer] | None, observation_space: spaces.Space) -> type[LatentBufferMixin]:
-    """
-    :param buffer_class: what the user asked for, or None
-    :param observation_space: observation space
-    :return: the latent buffer to use
-    :raises ValueError: if there is no latent variant of the class
-    """
-    if buffer_class is None:
-        buffer_class = DictReplayBuffer if isinstance(observation_space, spaces.Dict) else ReplayBuffer
-    if issubclass(buffer_class, LatentBufferMixin):
-        return buffer_class
-    if buffer_class not in LATENT_BUFFERS:
-        raise ValueError(
-            f"`replay_buffer_class={buffer_class.__name__}` does not store z; use None, "
-            f"{', '.join(cls.__name__ for cls in LATENT_BUFFERS)}, or a subclass of one of "
-            f"{', '.join(cls.__name__ for cls in LATENT_BUFFERS.values())}"
-        )
-    return LATENT_BUFFERS[buffer_class]

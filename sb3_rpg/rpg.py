@@ -15,10 +15,12 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule, TrainFreq
 from stable_baselines3.common.utils import update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_rpg.actor import LatentActor, LatentState
 from sb3_rpg.batches import PolicyBatch, relabel_latents, segment_bonus, with_episode_starts
-from sb3_rpg.buffers import LatentBufferMixin, SegmentSamples, latent_buffer_class
+from sb3_rpg.buffer_registry import latent_buffer_class
+from sb3_rpg.buffers import LatentBufferMixin, SegmentSamples
 from sb3_rpg.callbacks import WorldModelCallback
 from sb3_rpg.checks import check_arguments, check_finite, check_horizon, check_reward_scale
 from sb3_rpg.intrinsic import IntrinsicReward, make_intrinsic_reward, uniform_transition_batch
@@ -57,8 +59,8 @@ class RPG(OffPolicyAlgorithm):
     :param train_freq: as in SB3; "auto": such that one update follows five environment steps, at least one vector step
     :param gradient_steps: as in SB3; updates after each rollout
     :param action_noise: as in SB3; rarely of use here
-    :param replay_buffer_class: ``ReplayBuffer`` or ``DictReplayBuffer`` (their latent variants are used), or a subclass
-        of ``LatentReplayBuffer`` or ``LatentDictReplayBuffer``
+    :param replay_buffer_class: ``ReplayBuffer``, ``DictReplayBuffer`` or ``HerReplayBuffer`` (their latent variants are
+        used), or a subclass of a latent variant
     :param replay_buffer_kwargs: its arguments
     :param optimize_memory_usage: not supported: segments need ``next_observations``
     :param n_steps: must be 1: see ``horizon`` and ``target_horizon``
@@ -256,7 +258,7 @@ class RPG(OffPolicyAlgorithm):
             self.observation_space,
             self.action_space,
             device=self.device,
-            **self.intrinsic_reward_kwargs,
+            **self._bonus_kwargs(),
         )
         self.metrics = Metrics()
         dtype = resolve_precision(self.precision, self.device)
@@ -285,6 +287,15 @@ class RPG(OffPolicyAlgorithm):
         space = self.observation_space
         parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
         return "rnd" if all(len(part.shape or ()) < 2 for part in parts) else None
+
+    def _bonus_kwargs(self) -> dict[str, Any]:
+        # New goals are made up when a batch is sampled: the bonus is for what was reached, not for what was asked
+        hindsight = issubclass(self.replay_buffer_class, HerReplayBuffer)  # type: ignore[arg-type]
+        if not hindsight or self._intrinsic_reward_name() != "rnd" or "keys" in self.intrinsic_reward_kwargs:
+            return self.intrinsic_reward_kwargs
+        assert isinstance(self.observation_space, spaces.Dict)
+        keys = [key for key in self.observation_space.spaces if key != "desired_goal"]
+        return {"keys": keys, **self.intrinsic_reward_kwargs}
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         learner = WorldModelCallback()

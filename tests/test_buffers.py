@@ -16,14 +16,10 @@ from hypothesis import strategies as st
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.save_util import load_from_pkl, save_to_pkl
 from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from sb3_rpg.buffers import (
-    LatentBufferMixin,
-    LatentDictReplayBuffer,
-    LatentReplayBuffer,
-    SegmentSamples,
-    latent_buffer_class,
-)
+from sb3_rpg.buffer_registry import latent_buffer_class
+from sb3_rpg.buffers import LatentBufferMixin, LatentDictReplayBuffer, LatentReplayBuffer, SegmentSamples
 from tests.conftest import LabelledEnv, labelled_vec_env
 
 ACTION_SPACE = spaces.Box(-1, 1, (2,))
@@ -381,5 +377,11 @@ def test_sb3s_buffers_are_replaced_by_their_latent_variants_and_foreign_ones_ref
     assert latent_buffer_class(ReplayBuffer, box) is LatentReplayBuffer
     assert latent_buffer_class(DictReplayBuffer, dictionary) is LatentDictReplayBuffer
     assert latent_buffer_class(Own, box) is Own
+    with pytest.raises(ValueError, match="`replay_buffer_class=HerReplayBuffer` needs Dict observations with the keys"):
+        latent_buffer_class(HerReplayBuffer, dictionary)
+    with pytest.raises(ValueError, match="`replay_buffer_class=ReplayBuffer` does not fit Dict observations; use None or"):
+        latent_buffer_class(ReplayBuffer, dictionary)
+    with pytest.raises(ValueError, match="`replay_buffer_class=LatentDictReplayBuffer` does not fit array observations"):
+        latent_buffer_class(LatentDictReplayBuffer, box)
     with pytest.raises(ValueError, match="`replay_buffer_class=NStepReplayBuffer` does not store z; use None, ReplayBuffer"):
         latent_buffer_class(NStepReplayBuffer, box)

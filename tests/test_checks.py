@@ -74,7 +74,7 @@ from tests.conftest import LabelledEnv, small_rpg
         ({"train_freq": "often"}, "`train_freq` must be an integer and not often"),
         ({"train_freq": (1, "minute")}, "unit of the `train_freq` must be either 'step' or 'episode' not 'minute'"),
         ({"replay_buffer_class": NStepReplayBuffer}, "`replay_buffer_class=NStepReplayBuffer` does not store z; use None"),
-        ({"replay_buffer_class": HerReplayBuffer}, "`replay_buffer_class=HerReplayBuffer` does not store z; use None"),
+        ({"replay_buffer_class": HerReplayBuffer}, "`replay_buffer_class=HerReplayBuffer` needs Dict observations"),
         ({"policy_kwargs": {"net_arch": {"vf": [8]}}}, r"`net_arch` has unknown keys \['vf'\]; known: pi"),
     ],
 )
