@@ -50,6 +50,7 @@ def check_arguments(model: "RPG") -> None:
     _require_number("tau", model.tau, lambda x: 0 < x <= 1, "in (0, 1]")
     _require_number("value_weight_decay", model.value_weight_decay, lambda x: x > 0, "above 0; 1 weighs all steps alike")
     _require_number("max_grad_norm", model.max_grad_norm, lambda x: x >= 0, "of at least 0 (0: no clipping)")
+    _require_number("model_lr_factor", model.model_lr_factor, lambda x: x > 0, "above 0")
     _require_number("ent_coef_lr_factor", model.ent_coef_lr_factor, lambda x: x > 0, "above 0")
     _require_number("latent_relabel", model.latent_relabel, lambda x: 0 <= x <= 1, "in [0, 1] (0: stored latents alone)")
     _require(model.precision in PRECISIONS, f"`precision` must be one of {', '.join(PRECISIONS)}, got {model.precision!r}")

@@ -17,6 +17,7 @@ PAPER: dict[str, Any] = {
     "train_freq": 1,
     "gradient_steps": 1,
     "ent_coef": "auto_0.01",
+    "model_lr_factor": 1.0,
     "ent_coef_lr_factor": 1.0,
     "target_update_interval": 2,
     "target_entropy": "auto",

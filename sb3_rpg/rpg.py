@@ -49,7 +49,7 @@ class RPG(OffPolicyAlgorithm):
 
     :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy" or a subclass of :class:`~sb3_rpg.policies.RPGPolicy`
     :param env: environment with a Box action space, or its id
-    :param learning_rate: of all networks, a number or a function of the remaining progress
+    :param learning_rate: of actor and posterior, a number or a function of the remaining progress
     :param buffer_size: transitions kept
     :param learning_starts: environment steps before the first update; they are acted by the untrained policy, not
         uniformly, as its z already makes whole episodes differ
@@ -91,6 +91,8 @@ class RPG(OffPolicyAlgorithm):
     :param policy_delay: world-model updates for one of the actor
     :param loss_weights: weights of the terms of Eq. 4: "consistency", "reward", "value", "termination"
     :param max_grad_norm: clipping of the model's and the actor's gradients; 0: none
+    :param model_lr_factor: the world model's learning rate as a multiple of ``learning_rate``: values and bonus must be
+        known before the actor can follow them
     :param ent_coef_lr_factor: alpha's learning rate as a multiple of ``learning_rate``; it is stepped once in ten environment
         steps only, where SAC's is stepped in each
     :param entropy_in_target: whether the value's target has the action-entropy term (the paper's code: not)
@@ -134,7 +136,7 @@ class RPG(OffPolicyAlgorithm):
         replay_buffer_kwargs: dict[str, Any] | None = None,
         optimize_memory_usage: bool = False,
         n_steps: int = 1,
-        ent_coef: str | Coefficient = "auto_0.01",
+        ent_coef: str | Coefficient = "auto_0.1",
         target_update_interval: int = 1,
         target_entropy: str | float = "auto",
         use_sde: bool = False,
@@ -158,6 +160,7 @@ class RPG(OffPolicyAlgorithm):
         policy_delay: int = 2,
         loss_weights: dict[str, float] | None = None,
         max_grad_norm: float = 1.0,
+        model_lr_factor: float = 3.0,
         ent_coef_lr_factor: float = 10.0,
         entropy_in_target: bool = False,
         reward_scale: Coefficient | str = "auto",
@@ -211,6 +214,7 @@ class RPG(OffPolicyAlgorithm):
         self.policy_delay = policy_delay
         self.loss_weights = {**LOSS_WEIGHTS, **(loss_weights or {})}
         self.max_grad_norm = max_grad_norm
+        self.model_lr_factor = model_lr_factor
         self.ent_coef_lr_factor = ent_coef_lr_factor
         self.entropy_in_target = entropy_in_target
         self.reward_scale = check_reward_scale(reward_scale)
@@ -465,6 +469,8 @@ class RPG(OffPolicyAlgorithm):
 
     def update_world_model(self) -> None:
         """One step of the world model (Eq. 4) on a batch of segments, and of its target networks where due."""
+        learning_rate = self.lr_schedule(self._current_progress_remaining) * self.model_lr_factor
+        update_learning_rate(self.world_model.optimizer, learning_rate)
         segments, rewards = self._sample_segments()
         self._twin.refresh()
         metrics = update_world_model(self._twin, segments, rewards, self.update_settings())
@@ -514,7 +520,7 @@ class RPG(OffPolicyAlgorithm):
         """
         start = time.perf_counter()
         self.policy.set_training_mode(True)
-        self._update_learning_rate(self._optimizers())
+        self._update_learning_rate(self._policy_optimizers())
         if self.ent_coef_optimizer is not None:
             learning_rate = self.lr_schedule(self._current_progress_remaining)
             update_learning_rate(self.ent_coef_optimizer, learning_rate * self.ent_coef_lr_factor)
@@ -524,6 +530,14 @@ class RPG(OffPolicyAlgorithm):
                 self._update_policy(batch_size)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.metrics.add_time("policy", time.perf_counter() - start)
+
+    def _policy_optimizers(self) -> list[th.optim.Optimizer]:
+        optimizers = [self.actor.optimizer]
+        if self.actor.latent_head is not None:
+            optimizers.append(self.actor.latent_optimizer)
+        if self.posterior.net is not None:
+            optimizers.append(self.posterior.optimizer)
+        return optimizers
 
     def _update_policy(self, batch_size: int) -> None:
         settings = self.update_settings()
@@ -570,14 +584,6 @@ class RPG(OffPolicyAlgorithm):
         super().dump_logs()
 
     # ---------------------------------------------------------- save and load
-
-    def _optimizers(self) -> list[th.optim.Optimizer]:
-        optimizers = [self.actor.optimizer, self.world_model.optimizer]
-        if self.actor.latent_head is not None:
-            optimizers.append(self.actor.latent_optimizer)
-        if self.posterior.net is not None:
-            optimizers.append(self.posterior.optimizer)
-        return optimizers
 
     def _excluded_save_params(self) -> list[str]:
         aliases = ["actor", "world_model", "world_model_target", "posterior", "metrics", "bonus", "_autocast", "_twin"]

@@ -44,6 +44,7 @@ from tests.conftest import LabelledEnv, small_rpg
         ({"value_weight_decay": 0.0}, r"`value_weight_decay` must be a number above 0.*got 0\.0"),
         ({"max_grad_norm": None}, r"`max_grad_norm` must be a number of at least 0 \(0: no clipping\), got None"),
         ({"max_grad_norm": -1.0}, r"`max_grad_norm` must be .* got -1\.0"),
+        ({"model_lr_factor": 0.0}, r"`model_lr_factor` must be a number above 0, got 0\.0"),
         ({"ent_coef_lr_factor": 0.0}, r"`ent_coef_lr_factor` must be a number above 0, got 0\.0"),
         ({"ent_coef_lr_factor": None}, "`ent_coef_lr_factor` must be a number above 0, got None"),
         ({"latent_relabel": 1.5}, r"`latent_relabel` must be a number in \[0, 1\] .*got 1\.5"),

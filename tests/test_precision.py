@@ -158,7 +158,7 @@ def test_rpg_in_bfloat16_learns_with_float32_masters(latent: str) -> None:
     for name, part in model.policy.named_children():
         assert changed(before[name], part) or (name == "posterior" and latent == "none"), name
     assert {p.dtype for p in model._twin.network.posterior.parameters()} <= {th.bfloat16}
-    for optimizer in model._optimizers():
+    for optimizer in (model.world_model.optimizer, *model._policy_optimizers()):
         for state in optimizer.state.values():
             assert all(value.dtype == th.float32 for value in state.values())
 

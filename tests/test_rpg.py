@@ -294,14 +294,16 @@ def test_terminations_are_modelled_once_one_has_been_seen_and_truncations_are_no
 def test_learning_rate_schedule_reaches_every_optimizer() -> None:
     model = small_rpg(latent="categorical", learning_rate=lambda progress: 1e-3 * progress).learn(50)
     assert model.ent_coef_optimizer is not None
-    optimizers = model._optimizers()
-    assert len(optimizers) == 4  # world model, actor, pi(z|s1), posterior
-    for optimizer in (*optimizers, model.ent_coef_optimizer):
+    optimizers = model._policy_optimizers()
+    assert len(optimizers) == 3  # actor, pi(z|s1), posterior
+    for optimizer in (*optimizers, model.world_model.optimizer, model.ent_coef_optimizer):
         assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-6)
 
 
-def test_alphas_learning_rate_is_a_multiple_of_the_others() -> None:
-    model = small_rpg(ent_coef_lr_factor=4.0, learning_rate=lambda progress: 1e-3 * (1.0 + progress)).learn(20)
+def test_the_models_and_alphas_learning_rates_are_multiples_of_the_actors() -> None:
+    factors = {"model_lr_factor": 2.0, "ent_coef_lr_factor": 4.0}
+    model = small_rpg(**factors, learning_rate=lambda progress: 1e-3 * (1.0 + progress)).learn(20)
+    assert model.world_model.optimizer.param_groups[0]["lr"] == pytest.approx(2e-3)
     assert model.ent_coef_optimizer is not None
     assert model.ent_coef_optimizer.param_groups[0]["lr"] == pytest.approx(4e-3)
     assert model.actor.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3)

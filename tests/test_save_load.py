@@ -59,8 +59,8 @@ def test_parameters_optimizers_statistics_and_counters_are_kept(latent: str) -> 
     assert changed(parameters_of(model.bonus), loaded.bonus) == set()
     assert model.bonus.n_updates.item() == 25
     assert model.ent_coef_optimizer is not None and loaded.ent_coef_optimizer is not None
-    optimizers = [*model._optimizers(), model.ent_coef_optimizer, model.bonus.optimizer]
-    again = [*loaded._optimizers(), loaded.ent_coef_optimizer, loaded.bonus.optimizer]
+    optimizers = [model.world_model.optimizer, *model._policy_optimizers(), model.ent_coef_optimizer, model.bonus.optimizer]
+    again = [loaded.world_model.optimizer, *loaded._policy_optimizers(), loaded.ent_coef_optimizer, loaded.bonus.optimizer]
     for first, second in zip(optimizers, again, strict=True):
         assert first.state_dict()["state"], "nothing was learned: nothing is tested"
         assert_same_state(first.state_dict(), second.state_dict())

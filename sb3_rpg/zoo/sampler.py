@@ -30,6 +30,7 @@ def sample_rpg_params(trial: "optuna.Trial", n_actions: int, n_envs: int, additi
     sampled_params: dict[str, Any] = {
         "one_minus_gamma": trial.suggest_float("one_minus_gamma", 0.0001, 0.03, log=True),
         "learning_rate": trial.suggest_float("learning_rate", 1e-5, 0.002, log=True),
+        "model_lr_factor": trial.suggest_float("model_lr_factor", 1.0, 10.0, log=True),
         # From 2**5=32 to 2**10=1024
         "batch_size_pow": trial.suggest_int("batch_size_pow", 5, 10),
         # Polyak coeff
