@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.checkpoint import latest_checkpoint
 from benchmarks.experiments import Experiment
 from benchmarks.results import Results
 from benchmarks.runs import RunFolder, RunSpec, is_locked, run_folder
 from benchmarks.settings import resolve_settings
+from sb3_rpg.checkpoints import latest_checkpoint
 
 ON_CHANGE = ("error", "keep", "restart")
 

@@ -22,13 +22,14 @@ from typing import Any
 
 import torch as th
 
-from benchmarks.checkpoint import RunState, latest_checkpoint, load_checkpoint
+from benchmarks.checkpoint import RunState, resume
 from benchmarks.experiments import FIRST_TUNING_SEED, RANDOM_BASELINES
 from benchmarks.measures import make_measure
 from benchmarks.provenance import environment, origin
 from benchmarks.recorder import Recorder, Stopped, StopRequest
 from benchmarks.runs import Row, RunFolder, RunSpec, locked, write_json
 from benchmarks.settings import Workbench, import_packages
+from sb3_rpg.checkpoints import latest_checkpoint
 
 FINISHED, STOPPED, BUSY = 0, 75, 76
 
@@ -92,7 +93,7 @@ def _train(folder: RunFolder, spec: RunSpec, options: WorkerOptions) -> dict[str
         if checkpoint is None:
             model, state = bench.make_model(env), RunState()
         else:
-            model, state = load_checkpoint(checkpoint, bench.model_class(), env, spec.seed, options.device)
+            model, state = resume(checkpoint, bench.model_class(), env, spec.seed, options.device)
             print(f"resumed at step {model.num_timesteps}", flush=True)
         state.origins.append(origin())
         start = model.num_timesteps

@@ -135,6 +135,11 @@ class LatentBufferMixin(ReplayBuffer):
         self.latents[row], self.episode_starts[row] = latents, starts
         self.start_index.append(row * self.n_envs + np.flatnonzero(starts))
 
+    @property
+    def mean_episode_length(self) -> float:
+        """Stored transitions for each stored episode start."""
+        return self.size() * self.n_envs / max(1, len(self.start_index))
+
     def sample_segments(self, batch_size: int, horizon: int, env: VecNormalize | None = None) -> SegmentSamples:
         """
         Segments whose first step is uniform over all stored transitions.

@@ -45,9 +45,4 @@ class WorldModelCallback(BaseCallback):
         """
         :param gradient_steps: number of updates
         """
-        start = time.perf_counter()
-        self.model.policy.set_training_mode(True)
-        for _ in range(gradient_steps):
-            self.model.update_intrinsic_reward()
-            self.model.update_world_model()
-        self.model.metrics.add_time("world_model", time.perf_counter() - start)
+        self.model.train_world_model(gradient_steps)

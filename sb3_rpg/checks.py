@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_rpg.buffers import LatentBufferMixin
 from sb3_rpg.precision import PRECISIONS
 from sb3_rpg.schedules import make_coefficient
 
@@ -52,7 +53,8 @@ def check_arguments(model: "RPG") -> None:
     _require_number("max_grad_norm", model.max_grad_norm, lambda x: x >= 0, "of at least 0 (0: no clipping)")
     _require_number("model_lr_factor", model.model_lr_factor, lambda x: x > 0, "above 0")
     _require_number("ent_coef_lr_factor", model.ent_coef_lr_factor, lambda x: x > 0, "above 0")
-    _require_number("latent_relabel", model.latent_relabel, lambda x: 0 <= x <= 1, "in [0, 1] (0: stored latents alone)")
+    if model.latent_relabel != "auto":
+        _require_number("latent_relabel", model.latent_relabel, lambda x: 0 <= x <= 1, "in [0, 1], or 'auto'")
     _require(model.precision in PRECISIONS, f"`precision` must be one of {', '.join(PRECISIONS)}, got {model.precision!r}")
     known = {"consistency", "reward", "value", "termination"}
     unknown = set(model.loss_weights) - known
@@ -140,3 +142,28 @@ def check_finite(kind: str, values: Any, num_timesteps: int, env_index: int | No
                 f"at step {num_timesteps}; fix the environment, or wrap it in a VecCheckNan to find the cause. "
                 "Nothing of this step was stored: the model can still be saved."
             )
+
+
+def check_replay_buffer(model: "RPG") -> None:
+    """
+    :param model: whose replay buffer was loaded
+    :raises ValueError: if the buffer was not filled by a model like this one
+    """
+    buffer = model.replay_buffer
+    _require(
+        isinstance(buffer, LatentBufferMixin),
+        f"the loaded replay buffer is a {type(buffer).__name__}, which holds no latents: it was saved by another algorithm; "
+        "add its transitions with replay_buffer.extend() instead",
+    )
+    expected = {
+        "observation space": (buffer.observation_space, model.observation_space),
+        "action space": (buffer.action_space, model.action_space),
+        "width of z": (buffer.latent_dim, model.latent_space.dim),
+        "number of environments": (buffer.n_envs, model.n_envs),
+    }
+    for name, (found, wanted) in expected.items():
+        _require(
+            found == wanted,
+            f"the loaded replay buffer has another {name} than the model: {found} instead of {wanted}; "
+            "load the buffer that was saved with this model",
+        )

@@ -1,7 +1,11 @@
 """RPG as an off-policy algorithm of Stable-Baselines3: wiring only, the maths is in ``updates`` and ``losses``."""
 
+import io
+import pathlib
+import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -18,11 +22,11 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_rpg.actor import LatentActor, LatentState
-from sb3_rpg.batches import PolicyBatch, relabel_latents, segment_bonus, with_episode_starts
+from sb3_rpg.batches import PolicyBatch, automatic_relabel, relabel_latents, segment_bonus, with_episode_starts
 from sb3_rpg.buffer_registry import latent_buffer_class
 from sb3_rpg.buffers import LatentBufferMixin, SegmentSamples
 from sb3_rpg.callbacks import WorldModelCallback
-from sb3_rpg.checks import check_arguments, check_finite, check_horizon, check_reward_scale
+from sb3_rpg.checks import check_arguments, check_finite, check_horizon, check_replay_buffer, check_reward_scale
 from sb3_rpg.intrinsic import IntrinsicReward, make_intrinsic_reward, uniform_transition_batch
 from sb3_rpg.latents import LatentSpace, make_latent_space
 from sb3_rpg.losses import entropy_coefficient_loss
@@ -30,9 +34,12 @@ from sb3_rpg.metrics import Metrics
 from sb3_rpg.networks import polyak_average
 from sb3_rpg.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, PlanningConfig, RPGPolicy
 from sb3_rpg.precision import Twin, autocast_context, resolve_precision
+from sb3_rpg.randomness import RandomState, SeparateStream, get_random_state, set_random_state
 from sb3_rpg.reward_scaling import ReturnScaler
+from sb3_rpg.saving import CHECKPOINT_FORMAT, atomic_path, check_model_file
 from sb3_rpg.schedules import Coefficient, coefficient_at, make_coefficient
 from sb3_rpg.updates import UpdateSettings, update_actor, update_world_model
+from sb3_rpg.version import __version__
 
 SelfRPG = TypeVar("SelfRPG", bound="RPG")
 
@@ -84,7 +91,8 @@ class RPG(OffPolicyAlgorithm):
         used. A number, a function of the remaining progress, or a :class:`~sb3_rpg.schedules.Ramp`
     :param latent_ent_coef: alpha_z, weight of the entropy of a learned pi(z|s1); as ``beta``
     :param latent_relabel: share of each batch whose z is drawn anew instead of taken from the buffer, see
-        :func:`~sb3_rpg.batches.relabel_latents`; 0: none, as in the paper; 0.5 where episodes are long and rewards dense
+        :func:`~sb3_rpg.batches.relabel_latents`; 0: none, as in the paper; "auto":
+        :func:`~sb3_rpg.batches.automatic_relabel`
     :param horizon: K, steps replayed for the model (Eq. 4) and imagined for the actor (Eq. 3)
     :param target_horizon: steps imagined for the value's target; None: ``horizon``
     :param value_weight_decay: weight of each further step in V_est's mean over steps
@@ -153,7 +161,7 @@ class RPG(OffPolicyAlgorithm):
         latent_kwargs: dict[str, Any] | None = None,
         beta: Coefficient = 0.01,
         latent_ent_coef: Coefficient = 1.0,
-        latent_relabel: float = 0.0,
+        latent_relabel: float | str = "auto",
         horizon: int = 3,
         target_horizon: int | None = 1,
         value_weight_decay: float = 0.97,
@@ -230,6 +238,9 @@ class RPG(OffPolicyAlgorithm):
         self._terminations_seen = False
         self._n_model_updates = 0
         self._return_scaler = ReturnScaler(gamma)
+        self._evaluation_stream: SeparateStream | None = None
+        #: of the moment of saving; a run that goes on after loading goes on with it
+        self._random_state: RandomState | None = None
         self.log_ent_coef: th.Tensor | None = None
         self.ent_coef_optimizer: th.optim.Optimizer | None = None
 
@@ -323,6 +334,9 @@ class RPG(OffPolicyAlgorithm):
     ) -> tuple[int, BaseCallback]:
         assert self.env is not None, "no environment: pass one to RPG(...), RPG.load(..., env=...) or set_env() before learn()"
         check_horizon(self.env, self.horizon)
+        if self._random_state is not None and not reset_num_timesteps:
+            set_random_state(self._random_state)
+        self._random_state = None
         result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         check_finite("observation", self._last_obs, self.num_timesteps)
         return result
@@ -428,7 +442,10 @@ class RPG(OffPolicyAlgorithm):
         :param plan_every: as the constructor's argument, for this call
         :return: actions, and the state for the next call, which starts with z
         """
-        return self.policy.predict(observation, state, episode_start, deterministic, self._planning(plan_every))
+        # What callbacks ask for during training must not change what training draws
+        stream = self._evaluation_stream
+        with nullcontext() if stream is None or deterministic else stream.active():
+            return self.policy.predict(observation, state, episode_start, deterministic, self._planning(plan_every))
 
     def _planning(self, plan_every: int | None = None) -> PlanningConfig | None:
         every = self.plan_every if plan_every is None else plan_every
@@ -467,6 +484,17 @@ class RPG(OffPolicyAlgorithm):
             metrics = self.bonus.update(*batch)
         self.metrics.add(metrics, "intrinsic")
 
+    def train_world_model(self, gradient_steps: int) -> None:
+        """
+        :param gradient_steps: updates of the intrinsic reward and the world model
+        """
+        start = time.perf_counter()
+        self.policy.set_training_mode(True)
+        for _ in range(gradient_steps):
+            self.update_intrinsic_reward()
+            self.update_world_model()
+        self.metrics.add_time("world_model", time.perf_counter() - start)
+
     def update_world_model(self) -> None:
         """One step of the world model (Eq. 4) on a batch of segments, and of its target networks where due."""
         learning_rate = self.lr_schedule(self._current_progress_remaining) * self.model_lr_factor
@@ -491,8 +519,7 @@ class RPG(OffPolicyAlgorithm):
         :return: a batch, and what the reward head learns from it: scaled extrinsic reward plus bonus, (K, B)
         """
         segments = self.replay_buffer.sample_segments(self.batch_size, self.horizon)
-        latents = relabel_latents(segments.latents, self.latent_space, self.latent_relabel)
-        segments = segments._replace(latents=latents)
+        segments = segments._replace(latents=self._relabel(segments.latents))
         bonus = None
         if self.bonus is not None:
             with self._autocast:
@@ -506,6 +533,12 @@ class RPG(OffPolicyAlgorithm):
         self.metrics.add({"intrinsic_reward": bonus.mean()})
         return segments, extrinsic + bonus
 
+    def _relabel(self, latents: th.Tensor) -> th.Tensor:
+        fraction = self.latent_relabel
+        if isinstance(fraction, str):
+            fraction = automatic_relabel(self.replay_buffer.mean_episode_length)
+        return relabel_latents(latents, self.latent_space, fraction)
+
     def _extrinsic_scale(self) -> float:
         if self.reward_scale == "auto":
             return self._return_scaler.factor
@@ -513,11 +546,14 @@ class RPG(OffPolicyAlgorithm):
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """
-        Improve the policy in the world model; called by SB3 after the world-model learner's callback.
+        Improve the policy in the world model; called by SB3 after the world-model learner's callback. Outside of ``learn()``,
+        where no callback is, the world model is trained too: that is training from a loaded replay buffer.
 
         :param gradient_steps: updates that the rollout called for; one in ``policy_delay`` steps the actor
         :param batch_size: B
         """
+        if self._evaluation_stream is None:
+            self.train_world_model(gradient_steps)
         start = time.perf_counter()
         self.policy.set_training_mode(True)
         self._update_learning_rate(self._policy_optimizers())
@@ -543,7 +579,7 @@ class RPG(OffPolicyAlgorithm):
         settings = self.update_settings()
         self.actor.latent_temperature.fill_(settings.latent_ent_coef)
         batch = PolicyBatch(*self.replay_buffer.sample_states(batch_size, self._vec_normalize_env))
-        batch = batch._replace(latents=relabel_latents(batch.latents, self.latent_space, self.latent_relabel))
+        batch = batch._replace(latents=self._relabel(batch.latents))
         if self.actor.latent_head is not None:
             # A buffer smaller than an episode may hold no start at all
             n_starts = batch_size // 4 if len(self.replay_buffer.start_index) > 0 else 0
@@ -570,14 +606,18 @@ class RPG(OffPolicyAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfRPG:
-        return super().learn(
-            total_timesteps=int(total_timesteps),
-            callback=callback,
-            log_interval=log_interval,
-            tb_log_name=tb_log_name,
-            reset_num_timesteps=reset_num_timesteps,
-            progress_bar=progress_bar,
-        )
+        self._evaluation_stream = SeparateStream(self.device)
+        try:
+            return super().learn(
+                total_timesteps=int(total_timesteps),
+                callback=callback,
+                log_interval=log_interval,
+                tb_log_name=tb_log_name,
+                reset_num_timesteps=reset_num_timesteps,
+                progress_bar=progress_bar,
+            )
+        finally:
+            self._evaluation_stream = None
 
     def dump_logs(self) -> None:
         self.metrics.record(self.logger)
@@ -585,8 +625,78 @@ class RPG(OffPolicyAlgorithm):
 
     # ---------------------------------------------------------- save and load
 
+    def save(
+        self,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """
+        As SB3's; a file appears at ``path`` only once it is complete, and the random generators' states are in it.
+
+        :param path: see SB3
+        :param exclude: see SB3
+        :param include: see SB3
+        """
+        self.checkpoint_format, self.sb3_rpg_version = CHECKPOINT_FORMAT, __version__
+        self._random_state = get_random_state()
+        try:
+            if isinstance(path, (str, pathlib.Path)):
+                with atomic_path(path, ".zip") as temporary:
+                    super().save(temporary, exclude, include)
+            else:
+                super().save(path, exclude, include)
+        finally:
+            self._random_state = None
+
+    def save_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase) -> None:
+        """
+        As SB3's; a file appears at ``path`` only once it is complete.
+
+        :param path: see SB3
+        """
+        if isinstance(path, (str, pathlib.Path)):
+            with atomic_path(path, ".pkl") as temporary:
+                super().save_replay_buffer(temporary)
+        else:
+            super().save_replay_buffer(path)
+
+    def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
+        """
+        As SB3's; what does not fit this model is refused and leaves the model's own buffer in place.
+
+        :param path: see SB3
+        :param truncate_last_traj: see SB3
+        :raises ValueError: if the file is truncated, or the buffer is of another algorithm, latent or number of environments
+        """
+        own = self.replay_buffer
+        try:
+            super().load_replay_buffer(path, truncate_last_traj)
+            check_replay_buffer(self)
+        except (EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{path} is not a complete replay buffer ({error}); load another checkpoint") from error
+        except Exception:
+            self.replay_buffer = own
+            raise
+
+    @classmethod
+    def load(cls: type[SelfRPG], path: str | pathlib.Path | io.BufferedIOBase, *args: Any, **kwargs: Any) -> SelfRPG:
+        """
+        As SB3's.
+
+        With ``learn(..., reset_num_timesteps=False)`` the loaded model draws what the saved one would have drawn next.
+
+        :param path: see SB3
+        :param args: see SB3
+        :param kwargs: see SB3
+        :raises ValueError: if the file is truncated, or was saved by another algorithm or a later version of this one
+        """
+        check_model_file(path)
+        return super().load(path, *args, **kwargs)
+
     def _excluded_save_params(self) -> list[str]:
-        aliases = ["actor", "world_model", "world_model_target", "posterior", "metrics", "bonus", "_autocast", "_twin"]
+        aliases = ["actor", "world_model", "world_model_target", "posterior", "metrics", "bonus"]
+        aliases += ["_autocast", "_twin", "_evaluation_stream"]
         return super()._excluded_save_params() + aliases
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch as th
 
-from sb3_rpg.batches import PolicyBatch, map_observations, relabel_latents, with_episode_starts
+from sb3_rpg.batches import PolicyBatch, automatic_relabel, map_observations, relabel_latents, with_episode_starts
 from sb3_rpg.latents import LATENT_SPACES, make_latent_space
 from sb3_rpg.updates import update_actor
-from tests.conftest import small_rpg
+from tests.conftest import labelled_vec_env, small_rpg
 
 
 def test_map_observations_keeps_their_structure() -> None:
@@ -38,6 +38,15 @@ def test_relabelled_latents_belong_to_the_prior_and_the_others_are_kept(latent: 
         assert th.allclose(latents.norm(dim=1), th.ones(40), atol=1e-5)
     else:
         assert not any((stored == row).all(dim=1).any() for row in latents[:n])
+
+
+def test_automatic_relabelling_grows_with_the_length_of_the_stored_episodes() -> None:
+    assert automatic_relabel(50.0) == pytest.approx(0.0125)
+    assert automatic_relabel(1000.0) == automatic_relabel(1e5) == 0.25
+    buffer: Any = small_rpg(labelled_vec_env(2, lengths=(5,))).learn(40).replay_buffer
+    assert buffer.mean_episode_length == 5.0
+    buffer.reset()
+    assert buffer.mean_episode_length == 0.0
 
 
 def test_episode_starts_are_put_behind_the_batch() -> None:

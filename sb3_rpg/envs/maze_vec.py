@@ -132,6 +132,32 @@ class MazeVecEnv(VecEnv):
                 info["is_success"] = success
         return infos
 
+    def state_dict(self) -> dict[str, Any]:
+        """
+        :return: all that decides how the copies go on: positions, clocks, visited cells and random generators
+        """
+        return {
+            "positions": self.core.positions.copy(),
+            "elapsed": self._elapsed.copy(),
+            "visited": self.visited.copy(),
+            "random": [rng.bit_generator.state for rng in self._rngs],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """
+        Go on where another object was; no :meth:`reset` is needed.
+
+        :param state: from :meth:`state_dict`
+        :raises ValueError: if it is of another number of copies
+        """
+        if len(state["positions"]) != self.num_envs:
+            raise ValueError(f"state is of {len(state['positions'])} copies of the maze, this object has {self.num_envs}")
+        self.core.reset(np.arange(self.num_envs), state["positions"])
+        self._elapsed[:] = state["elapsed"]
+        self.visited = state["visited"].copy()
+        for rng, random_state in zip(self._rngs, state["random"], strict=True):
+            rng.bit_generator.state = random_state
+
     def get_images(self) -> Sequence[raster.Image | None]:
         """
         Draw every copy.

@@ -16,13 +16,13 @@ import pytest
 
 from benchmarks import engines
 from benchmarks.bootstrap import ROOT
-from benchmarks.checkpoint import latest_checkpoint
 from benchmarks.display import Display, duration, progress_cells
 from benchmarks.engines import LocalEngine, RayEngine, make_engine
 from benchmarks.executor import ALL_FINISHED, INTERRUPTED, SOME_FAILED, Executor
 from benchmarks.results import read_curve
 from benchmarks.runs import Row, RunFolder, locked, read_json, write_json
 from benchmarks.worker import BUSY, FINISHED, STOPPED, WorkerOptions
+from sb3_rpg.checkpoints import latest_checkpoint
 from tests.benchmarks.conftest import ALWAYS, NEVER, bandit_experiment, make_plan, maze_experiment, write_finished
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and locks of POSIX")

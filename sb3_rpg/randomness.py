@@ -1,0 +1,71 @@
+"""States of all random generators that training draws from, so that a run can go on as if it had never stopped."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch as th
+
+RandomState = dict[str, Any]
+
+
+def get_random_state() -> RandomState:
+    """
+    :return: states of Python's, NumPy's and torch's global generators
+    """
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        # As arrays: SB3 pickles attributes, and tensors would come back on the device that they were saved from
+        "torch": th.get_rng_state().numpy(),
+        "cuda": [state.cpu().numpy() for state in th.cuda.get_rng_state_all()] if th.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: RandomState) -> None:
+    """
+    :param state: from :func:`get_random_state`; the states of CUDA devices are left out where their number differs
+    """
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    th.set_rng_state(th.from_numpy(state["torch"].copy()))
+    if th.cuda.is_available() and len(state["cuda"]) == th.cuda.device_count():
+        th.cuda.set_rng_state_all([th.from_numpy(array.copy()) for array in state["cuda"]])
+
+
+class SeparateStream:
+    """
+    A stream of torch's randomness beside the global one.
+
+    What is drawn within :meth:`active` neither disturbs the global stream nor depends on it.
+
+    :param device: device that is drawn on
+    """
+
+    def __init__(self, device: th.device):
+        self._is_cuda = device.type == "cuda"
+        self._device = device
+        generator = th.Generator(device).manual_seed((th.initial_seed() + 1) % 2**63)
+        self._state = generator.get_state()
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Draw from this stream within the context."""
+        outside = self._get()
+        self._set(self._state)
+        try:
+            yield
+        finally:
+            self._state = self._get()
+            self._set(outside)
+
+    def _get(self) -> th.Tensor:
+        return th.cuda.get_rng_state(self._device) if self._is_cuda else th.get_rng_state()
+
+    def _set(self, state: th.Tensor) -> None:
+        if self._is_cuda:
+            th.cuda.set_rng_state(state, self._device)
+        else:
+            th.set_rng_state(state)
