@@ -181,8 +181,8 @@ def _layer_states(env: VecEnv | None) -> list[tuple[str, dict[str, Any] | None]]
 
 
 def _layer_state(layer: VecEnv) -> dict[str, Any] | None:
-    if hasattr(layer, "state_dict"):
-        return dict(layer.state_dict())
+    if hasattr(type(layer), "state_dict"):  # wrappers pass attributes of what they wrap on as their own
+        return dict(layer.state_dict())  # type: ignore[attr-defined]
     for kind, names in LAYER_ATTRIBUTES.items():
         if isinstance(layer, kind):
             return {name: getattr(layer, name) for name in names}
@@ -200,8 +200,8 @@ def _load_layer_states(env: VecEnv, states: list[tuple[str, dict[str, Any] | Non
             f"`env` is made of the layers {kinds}, the checkpoint's environment of {saved_kinds}; make it as the one before"
         )
     for layer, (_, state) in zip(layers, states, strict=True):
-        if state is not None and hasattr(layer, "load_state_dict"):
-            layer.load_state_dict(state)
+        if state is not None and hasattr(type(layer), "load_state_dict"):
+            layer.load_state_dict(state)  # type: ignore[attr-defined]
         elif state is not None:
             for name, value in state.items():
                 setattr(layer, name, value)

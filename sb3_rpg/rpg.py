@@ -1,11 +1,7 @@
 """RPG as an off-policy algorithm of Stable-Baselines3: wiring only, the maths is in ``updates`` and ``losses``."""
 
-import io
-import pathlib
-import pickle
 import time
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -14,19 +10,17 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.noise import ActionNoise
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule, TrainFreq
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import update_learning_rate
-from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from sb3_rpg.actor import LatentActor, LatentState
+from sb3_rpg.actor import LatentActor
 from sb3_rpg.batches import PolicyBatch, automatic_relabel, relabel_latents, segment_bonus, with_episode_starts
 from sb3_rpg.buffer_registry import latent_buffer_class
 from sb3_rpg.buffers import LatentBufferMixin, SegmentSamples
 from sb3_rpg.callbacks import WorldModelCallback
-from sb3_rpg.checks import check_arguments, check_finite, check_horizon, check_replay_buffer, check_reward_scale
+from sb3_rpg.checks import check_arguments, check_horizon, check_replay_buffer, check_reward_scale
 from sb3_rpg.intrinsic import IntrinsicReward, make_intrinsic_reward, uniform_transition_batch
 from sb3_rpg.latents import LatentSpace, make_latent_space
 from sb3_rpg.losses import entropy_coefficient_loss
@@ -34,19 +28,16 @@ from sb3_rpg.metrics import Metrics
 from sb3_rpg.networks import polyak_average
 from sb3_rpg.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, PlanningConfig, RPGPolicy
 from sb3_rpg.precision import Twin, autocast_context, resolve_precision
-from sb3_rpg.randomness import RandomState, SeparateStream, get_random_state, set_random_state
-from sb3_rpg.reward_scaling import ReturnScaler
-from sb3_rpg.saving import CHECKPOINT_FORMAT, atomic_path, check_model_file
+from sb3_rpg.rollouts import LatentOffPolicyAlgorithm
 from sb3_rpg.schedules import Coefficient, coefficient_at, make_coefficient
 from sb3_rpg.updates import UpdateSettings, update_actor, update_world_model
-from sb3_rpg.version import __version__
 
 SelfRPG = TypeVar("SelfRPG", bound="RPG")
 
 LOSS_WEIGHTS = {"consistency": 10000.0, "reward": 10.0, "value": 1.0, "termination": 1.0}
 
 
-class RPG(OffPolicyAlgorithm):
+class RPG(LatentOffPolicyAlgorithm):
     """
     Reparameterized Policy Gradient (Huang et al., ICML 2023, arXiv 2307.10710).
 
@@ -182,14 +173,14 @@ class RPG(OffPolicyAlgorithm):
     ):
         super().__init__(
             policy,
-            env,  # type: ignore[arg-type]
+            env,
             learning_rate,
             buffer_size,
             learning_starts,
             batch_size,
             tau,
             gamma,
-            train_freq,  # type: ignore[arg-type]
+            train_freq,
             gradient_steps,
             action_noise,
             replay_buffer_class=replay_buffer_class,
@@ -232,15 +223,7 @@ class RPG(OffPolicyAlgorithm):
         self.plan_every, self.plan_horizon = plan_every, plan_horizon
         self.precision = precision
 
-        #: latents of the running episodes, (n_envs, latent_dim); NumPy, as SB3 pickles it
-        self._last_latents: np.ndarray | None = None
-        self._planned_steps: np.ndarray | None = None
-        self._terminations_seen = False
         self._n_model_updates = 0
-        self._return_scaler = ReturnScaler(gamma)
-        self._evaluation_stream: SeparateStream | None = None
-        #: of the moment of saving; a run that goes on after loading goes on with it
-        self._random_state: RandomState | None = None
         self.log_ent_coef: th.Tensor | None = None
         self.ent_coef_optimizer: th.optim.Optimizer | None = None
 
@@ -334,118 +317,7 @@ class RPG(OffPolicyAlgorithm):
     ) -> tuple[int, BaseCallback]:
         assert self.env is not None, "no environment: pass one to RPG(...), RPG.load(..., env=...) or set_env() before learn()"
         check_horizon(self.env, self.horizon)
-        if self._random_state is not None and not reset_num_timesteps:
-            set_random_state(self._random_state)
-        self._random_state = None
-        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-        check_finite("observation", self._last_obs, self.num_timesteps)
-        return result
-
-    # ---------------------------------------------------------------- rollout
-
-    def _sample_action(
-        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """
-        Draw z where an episode starts, act with pi(a|s,z). The warm-up is acted by the untrained policy.
-
-        :param learning_starts: not used
-        :param action_noise: added to the scaled action
-        :param n_envs: number of environments
-        :return: actions for the environment, and actions in [-1, 1] for the buffer
-        """
-        assert self._last_obs is not None, "_setup_learn() resets the environment before actions are asked for"
-        starts = self._last_episode_starts
-        if self._last_latents is None or self._last_latents.shape != (n_envs, self.latent_space.dim):
-            state: tuple[np.ndarray, ...] | None = None
-        elif self._planned_steps is None:
-            state = (self._last_latents,)
-        else:
-            state = (self._last_latents, self._planned_steps)
-        action, new_state = self.policy.predict(self._last_obs, state, starts, planning=self._planning())
-        self._last_latents = new_state[0]
-        self._planned_steps = new_state[1] if len(new_state) > 1 else None
-        scaled = self.policy.scale_action(action)
-        if action_noise is not None:
-            scaled = np.clip(scaled + action_noise(), -1, 1)
-            action = self.policy.unscale_action(scaled)
-        return action, scaled
-
-    def collect_rollouts(
-        self,
-        env: VecEnv,
-        callback: BaseCallback,
-        train_freq: TrainFreq,
-        replay_buffer: ReplayBuffer,
-        action_noise: ActionNoise | None = None,
-        learning_starts: int = 0,
-        log_interval: int | None = None,
-    ) -> RolloutReturn:
-        """
-        As SB3's, but a callback that stops training loses no transition: the environment has made its step, so the next
-        ``learn()`` would go on from an observation that is one step old.
-
-        :return: as SB3's
-        """
-        rollout = super().collect_rollouts(
-            env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
-        )
-        if not rollout.continue_training:
-            step = callback.locals
-            self._update_info_buffer(step["infos"], step["dones"])
-            self._store_transition(
-                replay_buffer, step["buffer_actions"], step["new_obs"], step["rewards"], step["dones"], step["infos"]
-            )
-        return rollout
-
-    def _store_transition(
-        self,
-        replay_buffer: ReplayBuffer,
-        buffer_action: np.ndarray,
-        new_obs: np.ndarray | dict[str, np.ndarray],
-        reward: np.ndarray,
-        dones: np.ndarray,
-        infos: list[dict[str, Any]],
-    ) -> None:
-        check_finite("reward", reward, self.num_timesteps)
-        check_finite("observation", new_obs, self.num_timesteps)
-        for index in np.flatnonzero(dones):
-            if (final := infos[index].get("terminal_observation")) is not None:
-                check_finite("observation", final, self.num_timesteps, int(index))
-        truncated = np.array([info.get("TimeLimit.truncated", False) for info in infos])
-        if not self._terminations_seen:
-            self._terminations_seen = bool(np.any(dones & ~truncated))
-        self._return_scaler.update(reward, dones)
-        assert isinstance(replay_buffer, LatentBufferMixin)
-        assert self._last_latents is not None and self._last_episode_starts is not None
-        replay_buffer.stage(self._last_latents, self._last_episode_starts)
-        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
-        # SB3 never updates it for off-policy algorithms; it is what tells where z is drawn next
-        self._last_episode_starts = dones
-
-    def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: LatentState = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-        plan_every: int | None = None,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """
-        Act; z travels as ``state``, as a recurrent policy's hidden state does.
-
-        :param observation: one observation or a batch
-        :param state: what the last call returned, or a z to act with; None: choose z
-        :param episode_start: (n_envs,) booleans: choose z anew there
-        :param deterministic: the mode of pi(a|s,z), and a reproducible z: the most probable category, or for a continuous
-            z the best by value of 64 fixed candidates
-        :param plan_every: as the constructor's argument, for this call
-        :return: actions, and the state for the next call, which starts with z
-        """
-        # What callbacks ask for during training must not change what training draws
-        stream = self._evaluation_stream
-        with nullcontext() if stream is None or deterministic else stream.active():
-            return self.policy.predict(observation, state, episode_start, deterministic, self._planning(plan_every))
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
     def _planning(self, plan_every: int | None = None) -> PlanningConfig | None:
         every = self.plan_every if plan_every is None else plan_every
@@ -552,7 +424,7 @@ class RPG(OffPolicyAlgorithm):
         :param gradient_steps: updates that the rollout called for; one in ``policy_delay`` steps the actor
         :param batch_size: B
         """
-        if self._evaluation_stream is None:
+        if not self._is_learning:
             self.train_world_model(gradient_steps)
         start = time.perf_counter()
         self.policy.set_training_mode(True)
@@ -606,97 +478,18 @@ class RPG(OffPolicyAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfRPG:
-        self._evaluation_stream = SeparateStream(self.device)
-        try:
-            return super().learn(
-                total_timesteps=int(total_timesteps),
-                callback=callback,
-                log_interval=log_interval,
-                tb_log_name=tb_log_name,
-                reset_num_timesteps=reset_num_timesteps,
-                progress_bar=progress_bar,
-            )
-        finally:
-            self._evaluation_stream = None
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def dump_logs(self) -> None:
         self.metrics.record(self.logger)
         super().dump_logs()
 
-    # ---------------------------------------------------------- save and load
-
-    def save(
-        self,
-        path: str | pathlib.Path | io.BufferedIOBase,
-        exclude: Iterable[str] | None = None,
-        include: Iterable[str] | None = None,
-    ) -> None:
-        """
-        As SB3's; a file appears at ``path`` only once it is complete, and the random generators' states are in it.
-
-        :param path: see SB3
-        :param exclude: see SB3
-        :param include: see SB3
-        """
-        self.checkpoint_format, self.sb3_rpg_version = CHECKPOINT_FORMAT, __version__
-        self._random_state = get_random_state()
-        try:
-            if isinstance(path, (str, pathlib.Path)):
-                with atomic_path(path, ".zip") as temporary:
-                    super().save(temporary, exclude, include)
-            else:
-                super().save(path, exclude, include)
-        finally:
-            self._random_state = None
-
-    def save_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase) -> None:
-        """
-        As SB3's; a file appears at ``path`` only once it is complete.
-
-        :param path: see SB3
-        """
-        if isinstance(path, (str, pathlib.Path)):
-            with atomic_path(path, ".pkl") as temporary:
-                super().save_replay_buffer(temporary)
-        else:
-            super().save_replay_buffer(path)
-
-    def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
-        """
-        As SB3's; what does not fit this model is refused and leaves the model's own buffer in place.
-
-        :param path: see SB3
-        :param truncate_last_traj: see SB3
-        :raises ValueError: if the file is truncated, or the buffer is of another algorithm, latent or number of environments
-        """
-        own = self.replay_buffer
-        try:
-            super().load_replay_buffer(path, truncate_last_traj)
-            check_replay_buffer(self)
-        except (EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(f"{path} is not a complete replay buffer ({error}); load another checkpoint") from error
-        except Exception:
-            self.replay_buffer = own
-            raise
-
-    @classmethod
-    def load(cls: type[SelfRPG], path: str | pathlib.Path | io.BufferedIOBase, *args: Any, **kwargs: Any) -> SelfRPG:
-        """
-        As SB3's.
-
-        With ``learn(..., reset_num_timesteps=False)`` the loaded model draws what the saved one would have drawn next.
-
-        :param path: see SB3
-        :param args: see SB3
-        :param kwargs: see SB3
-        :raises ValueError: if the file is truncated, or was saved by another algorithm or a later version of this one
-        """
-        check_model_file(path)
-        return super().load(path, *args, **kwargs)
+    def _check_replay_buffer(self) -> None:
+        check_replay_buffer(self)
 
     def _excluded_save_params(self) -> list[str]:
         aliases = ["actor", "world_model", "world_model_target", "posterior", "metrics", "bonus"]
-        aliases += ["_autocast", "_twin", "_evaluation_stream"]
+        aliases += ["_autocast", "_twin"]
         return super()._excluded_save_params() + aliases
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

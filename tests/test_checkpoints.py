@@ -1,0 +1,196 @@
+"""A run that stops and goes on is the run that never stopped; a process killed at any moment leaves a complete checkpoint."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3 import SAC
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
+
+from sb3_rpg import RPG, RunCheckpointCallback, latest_checkpoint, load_checkpoint
+from sb3_rpg.checkpoints import write_checkpoint
+from sb3_rpg.envs import MazeVecEnv
+from tests.conftest import SMALL, labelled_vec_env, small_rpg
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def maze(normalize: bool = False) -> VecEnv:
+    env: VecEnv = VecMonitor(MazeVecEnv(3, start_noise=0.5))
+    return VecNormalize(env) if normalize else env
+
+
+def everything(model: Any) -> dict[str, np.ndarray]:
+    """All numbers that make up a run: parameters, optimizers, bonus, buffer, environment."""
+    found: dict[str, np.ndarray] = {}
+
+    def walk(name: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, part in value.items():
+                walk(f"{name}.{key}", part)
+        elif isinstance(value, th.Tensor):
+            found[name] = value.detach().cpu().numpy()
+        elif isinstance(value, (np.ndarray, int, float, bool)):
+            found[name] = np.asarray(value)
+
+    walk("", model.get_parameters())
+    buffer = model.replay_buffer
+    for name in ("observations", "next_observations", "actions", "rewards", "dones", "timeouts", "latents", "episode_starts"):
+        walk(f"buffer.{name}", getattr(buffer, name)[: buffer.size()])
+    walk("env", MazeVecEnv.state_dict(model.get_env().unwrapped))
+    walk("model", {key: getattr(model, key) for key in ("_last_obs", "_last_latents", "num_timesteps", "_n_updates")})
+    return found
+
+
+TRAIN = """
+import sys
+from sb3_rpg import RPG, load_checkpoint
+from tests.test_checkpoints import everything, maze
+import numpy as np
+model, extra = load_checkpoint(sys.argv[1], RPG, maze(sys.argv[4] == "True"), device="cpu")
+assert extra == {"note": 1}
+model.learn(int(sys.argv[2]), reset_num_timesteps=False)
+np.savez(sys.argv[3], **everything(model))
+"""
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.mark.parametrize(
+    ("normalize", "arguments"),
+    [(False, {}), (True, {"latent": "categorical"}), (False, {"plan_every": 3, "precision": "bf16", "ent_coef": 0.1})],
+)
+def test_a_new_process_goes_on_bit_for_bit(normalize: bool, arguments: dict[str, Any], tmp_path: Path) -> None:
+    model = small_rpg(maze(normalize), **arguments).learn(200)
+    path = write_checkpoint(tmp_path, model, extra={"note": 1})
+    model.learn(130, reset_num_timesteps=False)
+    result = tmp_path / "result.npz"
+    subprocess.run(
+        [sys.executable, "-c", TRAIN, str(path), "130", str(result), str(normalize)], check=True, env=environment(), cwd=ROOT
+    )
+    expected = everything(model)
+    assert expected["model.num_timesteps"] >= 330 and expected["model._n_updates"] > 50
+    with np.load(result) as found:
+        assert set(found.files) == set(expected)
+        assert [name for name in expected if not np.array_equal(found[name], expected[name], equal_nan=True)] == []
+
+
+def test_two_shorter_runs_are_the_longer_one(tmp_path: Path) -> None:
+    once = small_rpg(maze()).learn(330)
+    first = small_rpg(maze()).learn(200)
+    again, _ = load_checkpoint(write_checkpoint(tmp_path, first), RPG, maze(), device="cpu")
+    again.learn(once.num_timesteps - first.num_timesteps, reset_num_timesteps=False)
+    expected, found = everything(once), everything(again)
+    assert [name for name in expected if not np.array_equal(found[name], expected[name])] == []
+
+
+def test_the_same_seed_is_the_same_run_and_another_seed_is_not() -> None:
+    first, second = (everything(small_rpg(maze()).learn(120)) for _ in range(2))
+    assert [name for name in first if not np.array_equal(first[name], second[name])] == []
+    other = everything(small_rpg(maze(), seed=1).learn(120))
+    assert not np.array_equal(other["buffer.actions"], first["buffer.actions"])
+
+
+def test_environments_that_cannot_be_restored_start_a_new_episode(tmp_path: Path) -> None:
+    model = small_rpg(labelled_vec_env(2, lengths=(9,))).learn(30)
+    path = write_checkpoint(tmp_path, model)
+    loaded, extra = load_checkpoint(path, RPG, labelled_vec_env(2, lengths=(9,)), device="cpu")
+    assert extra is None and loaded.replay_buffer.size() == 15
+    loaded.learn(20, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 50
+    assert loaded.replay_buffer.episode_starts[15].all()
+
+
+def test_other_algorithms_too(tmp_path: Path) -> None:
+    env = VecMonitor(MazeVecEnv(2))
+    model = SAC("MlpPolicy", env, learning_starts=20, buffer_size=500, device="cpu", policy_kwargs={"net_arch": [8]})
+    callback = RunCheckpointCallback(tmp_path, 20, keep=2, extra=lambda: "x")
+    model.learn(50, callback)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000000040", "000000000050"]
+    loaded, extra = load_checkpoint(tmp_path / "000000000050", SAC, VecMonitor(MazeVecEnv(2)), device="cpu")
+    assert extra == "x" and loaded.num_timesteps == 50 and loaded.replay_buffer.size() == 25  # type: ignore[union-attr]
+
+
+def test_errors(tmp_path: Path) -> None:
+    model = small_rpg(maze())
+    model.learn(20)
+    with pytest.raises(ValueError, match="`keep` must be at least 1, got 0"):
+        write_checkpoint(tmp_path, model, keep=0)
+    with pytest.raises(ValueError, match="`save_freq` and `keep` must be at least 1, got 0 and 1"):
+        RunCheckpointCallback(tmp_path, 0)
+    assert latest_checkpoint(tmp_path) is None and latest_checkpoint(tmp_path / "nowhere") is None
+    with pytest.raises(FileNotFoundError, match=r"is no checkpoint; latest_checkpoint\(folder\) finds"):
+        load_checkpoint(tmp_path, RPG, maze())
+    path = write_checkpoint(tmp_path, model)
+    with pytest.raises(ValueError, match=r"`env` is made of the layers \['VecNormalize', .*make it as the one before"):
+        load_checkpoint(path, RPG, maze(normalize=True))
+
+
+# ------------------------------------------------------------- killed processes
+
+RUN = """
+import sys
+from sb3_rpg import RPG, RunCheckpointCallback, latest_checkpoint, load_checkpoint
+from tests.conftest import small_rpg
+from tests.test_checkpoints import maze
+import torch
+torch.set_num_threads(1)
+path = latest_checkpoint(sys.argv[1])
+model = small_rpg(maze(), buffer_size=20000) if path is None else load_checkpoint(path, RPG, maze(), device="cpu")[0]
+class Shown(RunCheckpointCallback):
+    def _on_step(self):
+        print(self.num_timesteps, flush=True)
+        return True
+model.learn(10**6, Shown(sys.argv[1], 60), reset_num_timesteps=path is None)
+"""
+
+
+def steps_of(process: subprocess.Popen[str]) -> Iterator[int]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        yield int(line)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_a_run_loses_less_than_an_interval(tmp_path: Path) -> None:
+    n_kills = int(os.environ.get("SB3_RPG_KILLS", "6"))
+    rng = np.random.default_rng(0)
+    resumed_at = [0]
+    for _ in range(n_kills):
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUN, str(tmp_path)], env=environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        steps = steps_of(process)
+        next(steps)
+        # Somewhere in the following seconds: while acting, training or writing
+        time.sleep(rng.uniform(0.0, 2.0))
+        process.send_signal(signal.SIGKILL)
+        last = max([resumed_at[-1], *steps])
+        process.wait()
+        path = latest_checkpoint(tmp_path)
+        if path is None:
+            assert last < 63 + 3, "a checkpoint was due"
+            continue
+        assert 0 <= last - int(path.name) <= 63 + 3  # an interval, and the vector step that was under way
+        model, _ = load_checkpoint(path, RPG, maze(), device="cpu")
+        assert model.num_timesteps == int(path.name) and model.replay_buffer.size() == model.num_timesteps // 3
+        assert all(th.isfinite(parameter).all() for parameter in model.policy.parameters())
+        resumed_at.append(int(path.name))
+    assert resumed_at[-1] > resumed_at[1]
+
+
+def test_small_models_defaults_are_those_of_the_tests() -> None:
+    # The runs in other processes rely on them
+    assert SMALL["device"] == "cpu" and SMALL["seed"] == 0
