@@ -88,11 +88,23 @@ EXTRAS = {
         "metaworld>=3.0",
         "mujoco>=3.3.0,<3.12",
     ],
+    # sb3_rpg.export.to_onnx
+    "export": [
+        "onnx>=1.17",
+        "onnxscript>=0.5",
+    ],
+    # Agents on the Hugging Face Hub
+    "hub": ["sb3-team-hf-integration>=1.0"],
+    # benchmarks.run --engine ray
+    "ray": ["ray>=2.9"],
     # What `python3 -m tests` runs, beside the extras "zoo" and "plots"
     "tests": [
         "hypothesis>=6.100",
         "mujoco>=3.3.0,<3.12",
         "mypy>=1.11",
+        "onnx>=1.17",
+        "onnxruntime>=1.20",
+        "onnxscript>=0.5",
         "packaging>=23.0",
         "pytest>=8.0",
         "pytest-xdist>=3.5",
@@ -100,7 +112,7 @@ EXTRAS = {
         "setuptools>=64",
     ],
 }
-EXTRAS["all"] = sorted({requirement for name in ("zoo", "plots", "envs") for requirement in EXTRAS[name]})
+EXTRAS["all"] = sorted({requirement for name in ("zoo", "plots", "envs", "export") for requirement in EXTRAS[name]})
 
 readme = ROOT / "README.md"
 
