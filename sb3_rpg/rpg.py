@@ -200,23 +200,23 @@ class RPG(LatentOffPolicyAlgorithm):
             supported_action_spaces=(spaces.Box,),
             support_multi_env=True,
         )
-        self.ent_coef = ent_coef if isinstance(ent_coef, str) else make_coefficient("ent_coef", ent_coef)
+        self.ent_coef = ent_coef
         self.target_update_interval = target_update_interval
         self.target_entropy = target_entropy
         self.latent, self.latent_dim, self.latent_kwargs = latent, latent_dim, latent_kwargs or {}
-        self.beta = make_coefficient("beta", beta)
-        self.latent_ent_coef = make_coefficient("latent_ent_coef", latent_ent_coef)
+        self.beta = beta
+        self.latent_ent_coef = latent_ent_coef
         self.latent_relabel = latent_relabel
         self.horizon = horizon
         self.target_horizon = horizon if target_horizon is None else target_horizon
         self.value_weight_decay = value_weight_decay
         self.policy_delay = policy_delay
-        self.loss_weights = {**LOSS_WEIGHTS, **(loss_weights or {})}
+        self.loss_weights = loss_weights or {}
         self.max_grad_norm = max_grad_norm
         self.model_lr_factor = model_lr_factor
         self.ent_coef_lr_factor = ent_coef_lr_factor
         self.entropy_in_target = entropy_in_target
-        self.reward_scale = check_reward_scale(reward_scale)
+        self.reward_scale = reward_scale
         self.intrinsic_reward = intrinsic_reward
         self.intrinsic_reward_kwargs = intrinsic_reward_kwargs or {}
         self.intrinsic_batch_size = intrinsic_batch_size
@@ -228,14 +228,27 @@ class RPG(LatentOffPolicyAlgorithm):
         self.ent_coef_optimizer: th.optim.Optimizer | None = None
 
         if _init_setup_model:
-            check_arguments(self)
-            if self.env is not None:
-                check_horizon(self.env, self.horizon)
             self._setup_model()
 
     # ------------------------------------------------------------------ setup
 
+    def _complete_arguments(self) -> None:
+        """Checks and defaults; not in the constructor, as ``load`` may replace arguments after it."""
+        if not isinstance(self.ent_coef, str):
+            self.ent_coef = make_coefficient("ent_coef", self.ent_coef)
+        self.beta = make_coefficient("beta", self.beta)
+        self.latent_ent_coef = make_coefficient("latent_ent_coef", self.latent_ent_coef)
+        self.reward_scale = check_reward_scale(self.reward_scale)
+        self.target_horizon = self.horizon if self.target_horizon is None else self.target_horizon
+        self.loss_weights = {**LOSS_WEIGHTS, **(self.loss_weights or {})}
+        self.latent_kwargs = self.latent_kwargs or {}
+        self.intrinsic_reward_kwargs = self.intrinsic_reward_kwargs or {}
+        check_arguments(self)
+        if self.env is not None:
+            check_horizon(self.env, self.horizon)
+
     def _setup_model(self) -> None:
+        self._complete_arguments()
         # SB3 passes policy_kwargs and replay_buffer_kwargs on as they are and load() compares the former with what the
         # user gave, so what RPG adds must not stay in them
         user_policy_kwargs, user_buffer_kwargs = self.policy_kwargs, self.replay_buffer_kwargs

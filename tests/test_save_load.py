@@ -239,3 +239,21 @@ def test_loaded_in_another_process(tmp_path: Path) -> None:
     )
     expected = model.predict(np.ones(3, dtype=np.float32), deterministic=True)[0].item()
     assert float(result.stdout.strip().splitlines()[-1]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_arguments_given_to_load_are_completed_and_checked_as_the_constructors() -> None:
+    model = small_rpg().learn(20)
+    replaced: dict[str, Any] = {
+        "beta": {"initial": 1.0, "final": 0.0, "start": 0, "end": 100},  # as RL Zoo passes a file's settings on
+        "loss_weights": {"value": 2.0},
+        "target_horizon": None,
+        "latent_kwargs": None,
+    }
+    loaded = load(model, env=LabelledEnv(), **replaced)
+    assert loaded.beta == Ramp(1.0, 0.0, start=0, end=100) and loaded.target_horizon == loaded.horizon
+    assert loaded.loss_weights["value"] == 2.0 and loaded.loss_weights["reward"] > 0
+    assert loaded.learn(20).num_timesteps == 20
+    with pytest.raises(ValueError, match="`beta` must be a number of at least 0"):
+        load(model, beta=-1.0)
+    with pytest.raises(ValueError, match="`horizon`"):
+        load(model, horizon=0)
