@@ -214,7 +214,7 @@ def test_same_seed_same_parameters_and_near_those_of_float32() -> None:
     rounded = small_rpg(precision="bf16").learn(13)
     assert np.array_equal(exact.replay_buffer.actions[:10], rounded.replay_buffer.actions[:10])  # masters act
     for (name, a), b in zip(exact.policy.named_parameters(), rounded.policy.parameters(), strict=True):
-        assert th.allclose(a, b, atol=3 * 2 * 3e-4 + 1e-6), name  # Adam's step is at most its rate
+        assert th.allclose(a, b, atol=3 * 2 * 9e-4 + 1e-6), name  # Adam's step is at most its rate
 
 
 @pytest.mark.parametrize("latent", LATENT_SPACES)

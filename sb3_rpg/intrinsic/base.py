@@ -146,7 +146,7 @@ class IntrinsicReward(nn.Module, ABC):
                 loss, errors = self.loss(obs, actions, next_obs)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            self.optimizer.step()
+            self._step()
         with th.no_grad():
             errors = errors.detach()
             self.n_updates += 1
@@ -154,6 +154,10 @@ class IntrinsicReward(nn.Module, ABC):
             error_std, error_mean = th.std_mean(errors, correction=0)
             bonus_mean = self.bonus_from_errors(errors).mean()
         return {"loss": loss.detach(), "error_mean": error_mean, "error_std": error_std, "bonus_mean": bonus_mean}
+
+    def _step(self) -> None:
+        """Step the optimizer by the gradients of the loss."""
+        self.optimizer.step()
 
     def _uncached_autocast(self) -> AbstractContextManager[Any]:
         """

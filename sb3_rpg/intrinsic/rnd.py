@@ -1,6 +1,7 @@
 """Random network distillation on object-centric features."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch as th
 from gymnasium import spaces
@@ -8,6 +9,7 @@ from torch import nn
 
 from sb3_rpg.intrinsic.base import IntrinsicReward, Observation
 from sb3_rpg.intrinsic.features import Indices, ObservationFeatures, ObservationFunction
+from sb3_rpg.precision import Twin
 
 
 class RND(IntrinsicReward):
@@ -21,8 +23,9 @@ class RND(IntrinsicReward):
     The loss is the mean over the batch of that error. (Burda et al. also average over outputs; Adam does not mind the
     factor, and the sum is what the bonus is made of.)
 
-    Matrix products follow the caller's autocast; features, the difference of the outputs, its square and all statistics are
-    float32. No layer needs more: with bfloat16 products, errors rank observations as with float32 ones (after 40,000 updates
+    Matrix products follow the caller's autocast, on bfloat16 copies of both networks; features, squared differences and all
+    statistics are float32. (The difference of two bfloat16 outputs is taken in bfloat16, which rounds it less than the outputs
+    were.) No layer needs more: with bfloat16 products, errors rank observations as with float32 ones (after 40,000 updates
     on positions in a maze, Spearman's correlation is 1.000 over the maze and 0.998 among the positions trained on).
 
     :param observation_space: Observation space of the stored (unnormalised) observations.
@@ -82,6 +85,7 @@ class RND(IntrinsicReward):
         )
         self.predictor = self._network(self.features.dim, width)
         self.target = self._network(self.features.dim, width).requires_grad_(False)
+        self._twin: Twin[nn.ModuleDict] | None = None
         self._make_optimizer()
 
     def observe(self, obs: Observation, actions: th.Tensor, next_obs: Observation) -> None:
@@ -92,10 +96,38 @@ class RND(IntrinsicReward):
         :param next_obs: Next observations (B, \\*shape), or a dict of them; the other arguments are not used.
         :return: Sum over outputs of the squared difference of predictor and target, (B,), float32.
         """
+        networks = self._networks()
+        weight = next(networks["target"].parameters())
         with th.no_grad():
-            features = self.features(next_obs)  # B x features
-            target = self.target(features).float()  # B x width
-        return (self.predictor(features).float() - target).square().sum(dim=1)
+            features = self.features(next_obs).to(weight.dtype)  # B x features
+            target = networks["target"](features)  # B x width
+        return (networks["predictor"](features) - target).float().square().sum(dim=1)
+
+    def _networks(self) -> nn.ModuleDict:
+        """Both networks in the caller's precision."""
+        device_type = self.device.type
+        autocast = th.amp.is_autocast_available(device_type) and th.is_autocast_enabled(device_type)
+        networks = nn.ModuleDict({"predictor": self.predictor, "target": self.target})
+        if not autocast or th.get_autocast_dtype(device_type) != th.bfloat16:
+            return networks
+        if self._twin is None:
+            # Autocast would cast every weight at every use
+            self._twin = Twin(networks, th.bfloat16)
+        self._twin.refresh()
+        return self._twin.network
+
+    def _step(self) -> None:
+        if self._twin is None:
+            super()._step()
+        else:
+            self._twin.step(self.optimizer)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "RND":
+        self._twin = None
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_twin": None}
 
     @staticmethod
     def _network(input_dim: int, width: int) -> nn.Sequential:
