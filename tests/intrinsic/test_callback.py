@@ -125,7 +125,7 @@ def test_dict_observations() -> None:
 def test_discrete_observations() -> None:
     model = DQN(
         "MlpPolicy",
-        make_vec_env("Taxi-v4", 2),
+        make_vec_env("Taxi", 2),
         replay_buffer_class=IntrinsicReplayBuffer,
         replay_buffer_kwargs=INTRINSIC,
         learning_starts=40,
