@@ -39,8 +39,8 @@ def bandit_reward(model: Any) -> float:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_bandit_ends_at_the_global_optimum_where_sac_ends_at_the_local_one(seed: int) -> None:
     rpg = RPG("MlpPolicy", make_vec_env("RPGBandit-v0", 10, seed=seed), seed=seed, **settings("RPGBandit-v0")).learn(40_000)
-    sac = SAC("MlpPolicy", make_vec_env("RPGBandit-v0", 10, seed=seed), seed=seed).learn(10_000)
-    assert bandit_reward(rpg) > 1.0 > bandit_reward(sac)
+    sac = SAC("MlpPolicy", make_vec_env("RPGBandit-v0", 10, seed=seed), 1e-3, ent_coef="auto_0.1", seed=seed).learn(40_000)
+    assert bandit_reward(rpg) > 1.0 and 0.4 < bandit_reward(sac) < 0.5
 
 
 def test_maze_is_explored_beyond_chance_and_beyond_the_model_without_z() -> None:
