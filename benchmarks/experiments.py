@@ -208,7 +208,7 @@ _EXPERIMENTS = (
         name="halfcheetah",
         title="HalfCheetah-v5",
         task=Task("HalfCheetah-v5"),
-        budget=30_000,
+        budget=20_000,
         metrics=(Metric("return", every=2500, final_share=0.1),),
         # RL Zoo has SAC act at random for 10,000 steps, which is meant for a budget of a million
         algorithms=(RPG, Algorithm("sac", "sac", {"learning_starts": 1000})),
