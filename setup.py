@@ -88,6 +88,11 @@ EXTRAS = {
         "metaworld>=3.0",
         "mujoco>=3.3.0,<3.12",
     ],
+    # sb3_rpg.modes: clusters of trajectories
+    "modes": [
+        "matplotlib>=3.7",
+        "scikit-learn>=1.4",
+    ],
     # sb3_rpg.export.to_onnx
     "export": [
         "onnx>=1.17",
@@ -109,10 +114,11 @@ EXTRAS = {
         "pytest>=8.0",
         "pytest-xdist>=3.5",
         "ruff>=0.9",
+        "scikit-learn>=1.4",
         "setuptools>=64",
     ],
 }
-EXTRAS["all"] = sorted({requirement for name in ("zoo", "plots", "envs", "export") for requirement in EXTRAS[name]})
+EXTRAS["all"] = sorted({requirement for name in ("zoo", "plots", "envs", "modes", "export") for requirement in EXTRAS[name]})
 
 readme = ROOT / "README.md"
 

@@ -50,7 +50,17 @@ def test_metadata(checkout: Path, tmp_path: Path) -> None:
         metadata = Parser().parsestr(wheel.read("sb3_rpg-0.1.0.dist-info/METADATA").decode())
         record = wheel.read("sb3_rpg-0.1.0.dist-info/RECORD").decode()
     assert metadata["Requires-Python"] == ">=3.10"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"zoo", "plots", "envs", "export", "hub", "ray", "tests", "all"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {
+        "zoo",
+        "plots",
+        "envs",
+        "modes",
+        "export",
+        "hub",
+        "ray",
+        "tests",
+        "all",
+    }
     # Uninstalling removes what is recorded
     assert HOOK_FILES <= {line.split(",")[0] for line in record.splitlines()}
 

@@ -1,0 +1,153 @@
+"""Which trajectories are the same solution: modes, how many there are, how far apart, how good. Needs the extra ``modes``."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from sb3_rpg.modes.trajectories import Trajectory
+
+
+class Mode(NamedTuple):
+    """Trajectories that go the same way."""
+
+    #: 0 is the largest mode
+    number: int
+    #: indices of its trajectories, the one nearest to the middle first
+    members: np.ndarray
+    #: z of the trajectory nearest to the middle, (latent_dim,)
+    latent: np.ndarray
+    #: share of all trajectories
+    share: float
+    mean_return: float
+    #: share of successful ones, None where the environment does not tell
+    success_rate: float | None
+
+
+def embed_paths(trajectories: Sequence[Trajectory], n_points: int = 10) -> np.ndarray:
+    """
+    Paths at equally spaced fractions of their lengths, so that episodes of different lengths can be compared.
+
+    Each dimension of the descriptor keeps its scale: choose dimensions of one unit, or scale them.
+
+    :param trajectories: n of them
+    :param n_points: points of each path; the start, which all share, is none of them
+    :return: (n, n_points * d), scaled such that the root mean square distance from the mean is 1 (all 0 where all are alike)
+    """
+    fractions = np.arange(1, n_points + 1) / n_points
+    embedded = np.stack([t.path[np.rint(fractions * (len(t.path) - 1)).astype(int)].ravel() for t in trajectories])
+    embedded = embedded - embedded.mean(axis=0)
+    spread = np.sqrt((embedded**2).sum(axis=1).mean())
+    # Below this, differences are rounding errors
+    scale = np.abs(np.stack([t.path[-1] for t in trajectories])).max(initial=1.0)
+    return embedded / spread if spread > 1e-6 * scale else np.zeros_like(embedded)
+
+
+def find_modes(trajectories: Sequence[Trajectory], threshold: float = 0.7, n_points: int = 10) -> list[Mode]:
+    """
+    Average-linkage clustering of the paths: two groups are one mode while their mean distance is below ``threshold`` times
+    the spread of all paths.
+
+    The threshold is relative, so that it needs no knowledge of the task; where all paths are alike there is one mode. At
+    the default, modes that lie all around are told apart up to eight; a smaller one tells finer modes apart. (Density-based
+    clustering calls a third of a maze's trajectories noise, and the number of clusters of the best silhouette jumps
+    between 2 and 16 with the trajectories that are drawn; this count moves by one or two.)
+
+    :param trajectories: of different latents
+    :param threshold: in units of the root mean square distance of the paths from their mean
+    :param n_points: see :func:`embed_paths`
+    :return: the modes, the largest first
+    :raises ImportError: if scikit-learn is missing
+    :raises ValueError: if there are fewer than two trajectories
+    """
+    if len(trajectories) < 2:
+        raise ValueError(f"`trajectories` holds {len(trajectories)}; modes need at least two, better a hundred")
+    try:
+        from sklearn.cluster import AgglomerativeClustering
+    except ImportError as error:
+        raise ImportError('modes need scikit-learn: pip install "sb3_rpg[modes]"') from error
+    embedded = embed_paths(trajectories, n_points)
+    if not embedded.any():
+        labels = np.zeros(len(trajectories), dtype=int)
+    else:
+        clustering = AgglomerativeClustering(n_clusters=None, distance_threshold=threshold, linkage="average")
+        labels = clustering.fit_predict(embedded)
+    sizes = np.bincount(labels)
+    modes = []
+    for number, label in enumerate(np.argsort(-sizes, kind="stable")):
+        members = np.flatnonzero(labels == label)
+        distances = np.linalg.norm(embedded[members] - embedded[members].mean(axis=0), axis=1)
+        members = members[np.argsort(distances, kind="stable")]
+        chosen = [trajectories[int(i)] for i in members]
+        successes = [t.success for t in chosen if t.success is not None]
+        modes.append(
+            Mode(
+                number=number,
+                members=members,
+                latent=chosen[0].latent,
+                share=len(members) / len(trajectories),
+                mean_return=float(np.mean([t.episode_return for t in chosen])),
+                success_rate=float(np.mean(successes)) if successes else None,
+            )
+        )
+    return modes
+
+
+def effective_mode_count(modes: Sequence[Mode]) -> float:
+    """
+    exp of the entropy of the modes' shares: n for n modes of one size, less where some are rare, so that a single stray
+    trajectory hardly counts.
+
+    :param modes: the modes
+    :return: at least 1
+    """
+    shares = np.array([mode.share for mode in modes])
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+class Diversity(NamedTuple):
+    """Measures of the quality-diversity field over a grid of the descriptor's space."""
+
+    #: share of the grid's cells that a trajectory ends in
+    coverage: float
+    #: sum over these cells of the best return above ``worst_return``
+    qd_score: float
+    #: entropy of the visited states' distribution over the cells, in nats
+    state_entropy: float
+
+
+def diversity(
+    trajectories: Sequence[Trajectory],
+    low: Sequence[float],
+    high: Sequence[float],
+    n_bins: int = 10,
+    worst_return: float = 0.0,
+) -> Diversity:
+    """
+    :param trajectories: of different latents
+    :param low: lower bounds of the descriptor's dimensions, (d,)
+    :param high: upper bounds, (d,); what lies outside counts to the outermost cells
+    :param n_bins: cells along each dimension
+    :param worst_return: what the return is counted from
+    :return: the measures
+    :raises ValueError: if the bounds do not fit the descriptor
+    """
+    lower, upper = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
+    dim = trajectories[0].path.shape[1]
+    if lower.shape != (dim,) or upper.shape != (dim,) or not (lower < upper).all():
+        raise ValueError(f"`low`={list(low)} and `high`={list(high)} must be {dim} bounds each, low below high")
+
+    def cells(points: np.ndarray) -> np.ndarray:
+        places = np.clip(((points - lower) / (upper - lower) * n_bins).astype(int), 0, n_bins - 1)
+        return np.ravel_multi_index(tuple(places.T), (n_bins,) * dim)
+
+    best: dict[int, float] = {}
+    for trajectory, cell in zip(trajectories, cells(np.stack([t.path[-1] for t in trajectories])), strict=True):
+        best[int(cell)] = max(best.get(int(cell), -np.inf), trajectory.episode_return)
+    _, counts = np.unique(cells(np.concatenate([t.path for t in trajectories])), return_counts=True)
+    shares = counts / counts.sum()
+    return Diversity(
+        coverage=len(best) / n_bins**dim,
+        qd_score=float(sum(value - worst_return for value in best.values())),
+        state_entropy=float(-(shares * np.log(shares)).sum()),
+    )

@@ -1,0 +1,114 @@
+"""Rolling out chosen latents: one episode of the environment for each."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
+
+if TYPE_CHECKING:
+    from sb3_rpg.rpg import RPG
+
+#: what a trajectory is described by: entries of the observation, the name of an entry of ``info``, or a function of both
+Descriptor = Sequence[int] | str | Callable[[Any, dict[str, Any]], np.ndarray]
+
+
+class Trajectory(NamedTuple):
+    """One episode acted with one z; T steps."""
+
+    #: z, (latent_dim,)
+    latent: np.ndarray
+    #: where the episode went, as the descriptor tells, the start included, (T + 1, d)
+    path: np.ndarray
+    #: (T, action_dim)
+    actions: np.ndarray
+    #: as the environment gave them, (T,)
+    rewards: np.ndarray
+    #: ``info["is_success"]`` of the last step, None where the environment does not tell
+    success: bool | None
+
+    @property
+    def episode_return(self) -> float:
+        """Undiscounted sum of the rewards."""
+        return float(self.rewards.sum())
+
+
+def roll_out(
+    model: "RPG", env: VecEnv, latents: np.ndarray, descriptor: Descriptor | None = None, deterministic: bool = True
+) -> list[Trajectory]:
+    """
+    One episode for each latent, as many at a time as there are environments. The environments are reset in between.
+
+    :param model: a trained model
+    :param env: vectorised environment of any number of copies
+    :param latents: (n, latent_dim)
+    :param descriptor: what the paths are made of; None: the whole observation, flattened
+    :param deterministic: the mode of pi(a|s,z) instead of samples
+    :return: the episodes, in the order of the latents
+    :raises ValueError: if the latents have another shape, or the descriptor does not fit the environment
+    """
+    latents = np.atleast_2d(np.asarray(latents, dtype=np.float32))
+    if latents.shape[1:] != (model.latent_space.dim,) or len(latents) == 0:
+        raise ValueError(f"`latents` has the shape {latents.shape}, expected (n, {model.latent_space.dim})")
+    trajectories: list[Trajectory] = []
+    for start in range(0, len(latents), env.num_envs):
+        trajectories += _roll_out_together(model, env, latents[start : start + env.num_envs], descriptor, deterministic)
+    return trajectories
+
+
+def _roll_out_together(
+    model: "RPG", env: VecEnv, latents: np.ndarray, descriptor: Descriptor | None, deterministic: bool
+) -> list[Trajectory]:
+    n, n_envs = len(latents), env.num_envs
+    # Environments without a latent of their own repeat the last one; nothing of theirs is kept
+    z = np.concatenate([latents, np.repeat(latents[-1:], n_envs - n, axis=0)])
+    normalizer = unwrap_vec_normalize(env)
+    obs: Any = env.reset()
+    raw = _original(normalizer, obs)
+    paths = [[_describe(descriptor, _at(raw, i), env.reset_infos[i])] for i in range(n)]
+    actions: list[list[np.ndarray]] = [[] for _ in range(n)]
+    rewards: list[list[float]] = [[] for _ in range(n)]
+    success: list[bool | None] = [None] * n
+    running = set(range(n))
+    while running:
+        action, _ = model.predict(obs, z, deterministic=deterministic)
+        obs, reward, dones, infos = env.step(action)
+        raw, raw_rewards = _original(normalizer, obs), reward if normalizer is None else normalizer.get_original_reward()
+        for i in sorted(running):
+            final = infos[i].get("terminal_observation")
+            if final is not None and normalizer is not None:
+                final = normalizer.unnormalize_obs(final)
+            paths[i].append(_describe(descriptor, _at(raw, i) if final is None else final, infos[i]))
+            actions[i].append(np.ravel(action[i]))
+            rewards[i].append(float(raw_rewards[i]))
+            if dones[i]:
+                success[i] = bool(infos[i]["is_success"]) if "is_success" in infos[i] else None
+                running.discard(i)
+    return [
+        Trajectory(latents[i], np.stack(paths[i]), np.stack(actions[i]), np.array(rewards[i]), success[i]) for i in range(n)
+    ]
+
+
+def _original(normalizer: VecNormalize | None, obs: Any) -> Any:
+    return obs if normalizer is None else normalizer.get_original_obs()
+
+
+def _at(obs: Any, index: int) -> Any:
+    return {key: value[index] for key, value in obs.items()} if isinstance(obs, dict) else obs[index]
+
+
+def _describe(descriptor: Descriptor | None, obs: Any, info: dict[str, Any]) -> np.ndarray:
+    if isinstance(descriptor, str):
+        if descriptor not in info:
+            raise ValueError(f"`descriptor`={descriptor!r} is no entry of the environment's info, which has {sorted(info)}")
+        return np.array(info[descriptor], dtype=np.float64).ravel()
+    if callable(descriptor):
+        return np.array(descriptor(obs, info), dtype=np.float64).ravel()
+    parts = [np.ravel(obs[key]) for key in sorted(obs)] if isinstance(obs, dict) else [np.ravel(obs)]
+    flat = np.concatenate(parts).astype(np.float64)
+    if descriptor is None:
+        return flat
+    indices = np.asarray(descriptor, dtype=np.int64)
+    if indices.size == 0 or indices.min() < -len(flat) or indices.max() >= len(flat):
+        raise ValueError(f"`descriptor`={list(descriptor)} names entries outside of the observation, which has {len(flat)}")
+    return flat[indices]

@@ -1,0 +1,55 @@
+"""Rolled-out latents: what is recorded is what happened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_rpg.envs import MazeVecEnv
+from sb3_rpg.modes import roll_out, sample_latents
+from tests.conftest import labelled_vec_env, small_rpg
+
+OBS = np.array([0.0, 1.0, 0.0], dtype=np.float32)
+
+
+@pytest.mark.parametrize("kind", ["vector", "dict"])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_episodes_of_different_lengths(kind: str, normalize: bool) -> None:
+    env: Any = labelled_vec_env(2, lengths=(3, 5), space=kind)
+    model = small_rpg(env, "MultiInputPolicy" if kind == "dict" else "MlpPolicy").learn(20)
+    env = labelled_vec_env(2, lengths=(3, 5), space=kind)
+    if normalize:
+        env = VecNormalize(env)
+    latents = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    trajectories = roll_out(model, env, latents)
+    assert [len(t.rewards) for t in trajectories][:2] == [3, 3] and len(trajectories) == 5
+    for t, z in zip(trajectories, latents, strict=True):
+        n = len(t.rewards)
+        steps = t.path[:, 0] if kind == "dict" else t.path[:, 2]  # dict: "extra" comes first
+        assert np.allclose(steps, np.arange(n + 1), atol=1e-5)  # the final observation is the episode's own
+        assert np.array_equal(t.rewards, np.arange(1, n + 1)) and t.episode_return == n * (n + 1) / 2
+        assert t.actions.shape == (n, 2) and np.array_equal(t.latent, z) and t.success is None
+
+
+def test_each_z_acts_in_its_own_episode() -> None:
+    model = small_rpg(MazeVecEnv(2)).learn(40)
+    latents = sample_latents(model, np.zeros(28, dtype=np.float32), 4)
+    together, alone = roll_out(model, MazeVecEnv(3), latents, "position"), roll_out(model, MazeVecEnv(1), latents, "position")
+    for first, second in zip(together, alone, strict=True):
+        assert first.path.shape == (51, 2) and np.allclose(first.path, second.path, atol=1e-5)
+    sparse = roll_out(model, MazeVecEnv(2, reward="sparse"), latents, lambda obs, info: info["position"] * 2.0)
+    assert np.allclose(sparse[0].path, 2.0 * together[0].path, atol=1e-4) and sparse[0].success is False
+
+
+def test_errors() -> None:
+    model = small_rpg()
+    env = labelled_vec_env(1)
+    with pytest.raises(ValueError, match=r"`latents` has the shape \(2, 5\), expected \(n, 3\)"):
+        roll_out(model, env, np.zeros((2, 5)))
+    with pytest.raises(ValueError, match="`descriptor`='position' is no entry of the environment's info"):
+        roll_out(model, env, np.zeros((1, 3)), "position")
+    with pytest.raises(ValueError, match=r"`descriptor`=\[0, 3\] names entries outside of the observation, which has 3"):
+        roll_out(model, env, np.zeros((1, 3)), [0, 3])
