@@ -101,7 +101,8 @@ class PersistentOffPolicyAlgorithm(OffPolicyAlgorithm):
         """
         As SB3's.
 
-        With ``learn(..., reset_num_timesteps=False)`` the loaded model draws what the saved one would have drawn next.
+        With ``learn(..., reset_num_timesteps=False)`` the loaded model draws what the saved one would have drawn next, unless
+        another ``seed`` is given here.
 
         :param path: see SB3
         :param args: see SB3
@@ -109,4 +110,7 @@ class PersistentOffPolicyAlgorithm(OffPolicyAlgorithm):
         :raises ValueError: if the file is truncated, or was saved by another algorithm or a later version of this one
         """
         check_model_file(path)
-        return super().load(path, *args, **kwargs)
+        model = super().load(path, *args, **kwargs)
+        if "seed" in kwargs:
+            model._random_state = None
+        return model

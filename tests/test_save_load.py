@@ -257,3 +257,12 @@ def test_arguments_given_to_load_are_completed_and_checked_as_the_constructors()
         load(model, beta=-1.0)
     with pytest.raises(ValueError, match="`horizon`"):
         load(model, horizon=0)
+
+
+def test_another_seed_given_to_load_is_another_continuation() -> None:
+    model = small_rpg().learn(20)
+    results = []
+    for arguments in ({}, {}, {"seed": 5}, {"seed": 6}):
+        loaded = load(model, env=LabelledEnv(), **arguments).learn(20, reset_num_timesteps=False)
+        results.append(loaded.replay_buffer.actions[:20].tobytes())
+    assert results[0] == results[1] and len(set(results)) == 3
