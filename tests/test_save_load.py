@@ -260,9 +260,9 @@ def test_arguments_given_to_load_are_completed_and_checked_as_the_constructors()
 
 
 def test_another_seed_given_to_load_is_another_continuation() -> None:
-    model = small_rpg().learn(20)
+    file = saved(small_rpg().learn(20))
     results = []
     for arguments in ({}, {}, {"seed": 5}, {"seed": 6}):
-        loaded = load(model, env=LabelledEnv(), **arguments).learn(20, reset_num_timesteps=False)
+        loaded = RPG.load(file, LabelledEnv(), "cpu", **arguments).learn(20, reset_num_timesteps=False)
         results.append(loaded.replay_buffer.actions[:20].tobytes())
     assert results[0] == results[1] and len(set(results)) == 3
