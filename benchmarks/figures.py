@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,25 +110,46 @@ def save_curves(path: Path, experiment: Experiment, curves: Mapping[str, Curve])
     _save(figure, path)
 
 
-def save_visits(path: Path, experiment: Experiment, folder: Path) -> bool:
+def median_seed(curve: Curve, seeds: Collection[int]) -> int:
     """
+    :param curve: the runs of one algorithm
+    :param seeds: the seeds to choose from
+    :return: seed of the run that ends in the middle of them (the lower one of two), neither the best nor the worst
+    """
+    finals = {seed: value for seed, value in zip(curve.seeds, curve.values[:, -1], strict=True) if seed in seeds}
+    order = sorted(finals, key=lambda seed: finals[seed])
+    return order[(len(order) - 1) // 2]
+
+
+def save_visits(path: Path, experiment: Experiment, folder: Path, curves: Mapping[str, Curve]) -> bool:
+    """
+    Draw where one run of each algorithm was, the median of those whose visits are there.
+
     :param path: the PNG to write
     :param experiment: the experiment
     :param folder: folder of results
+    :param curves: its curves
     :return: whether there was anything to draw
     """
     from sb3_rpg.envs.maze_plot import draw_visits
 
-    files = {algorithm.label: folder / f"visits_{algorithm.label}.npz" for algorithm in experiment.algorithms}
-    files = {label: file for label, file in files.items() if file.is_file()}
+    files: dict[str, tuple[int, Path]] = {}
+    for label, curve in curves.items():
+        found = {seed: file for seed in curve.seeds if (file := folder / f"visits_{label}_{seed}.npz").is_file()}
+        if found:
+            seed = median_seed(curve, found)
+            files[label] = seed, found[seed]
     if not files:
         return False
     plt = _pyplot()
     figure, axes = plt.subplots(1, len(files), figsize=(4.6 * len(files), 4.9), squeeze=False, layout="constrained")
-    for ax, (label, file) in zip(axes[0], files.items(), strict=True):
+    for ax, (label, (seed, file)) in zip(axes[0], files.items(), strict=True):
+        curve = curves[label]
+        final = curve.values[curve.seeds.index(seed), -1]
+        title = f"{label}, seed {seed}: {experiment.metric.name} {final:.2f}"
         with np.load(file) as arrays:
             latents = arrays["latents"][arrays["episodes"]] if "latents" in arrays else None
-            draw_visits(ax, arrays["positions"], latents, title=label, size=3)
+            draw_visits(ax, arrays["positions"], latents, title=title, size=3)
     figure.suptitle(f"States visited in {experiment.budget:,} steps, coloured by z")
     _save(figure, path)
     return True

@@ -100,7 +100,7 @@ def report(experiment: Experiment, folder: Path, images: Path) -> list[Path]:
     write_text(written[0], table)
     save_curves(written[1], experiment, curves)
     visits = images / f"{experiment.name}_visits.png"
-    if experiment.task.vec_env == "maze" and save_visits(visits, experiment, folder):
+    if experiment.task.vec_env == "maze" and save_visits(visits, experiment, folder, curves):
         written.append(visits)
     return written
 

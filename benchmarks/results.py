@@ -96,7 +96,7 @@ class Results:
         runs = self.manifest["runs"].setdefault(spec.label, {})
         runs[str(spec.seed)] = {**record, "environment": key}
         if folder.visits.is_file():
-            shutil.copyfile(folder.visits, self.folder / f"visits_{spec.label}.npz")
+            shutil.copyfile(folder.visits, self.folder / f"visits_{spec.label}_{spec.seed}.npz")
 
     def _write_manifest(self) -> None:
         runs = {

@@ -23,7 +23,7 @@ from typing import Any
 import torch as th
 
 from benchmarks.checkpoint import RunState, resume
-from benchmarks.experiments import FIRST_TUNING_SEED, RANDOM_BASELINES
+from benchmarks.experiments import RANDOM_BASELINES
 from benchmarks.measures import make_measure
 from benchmarks.provenance import environment, origin
 from benchmarks.recorder import Recorder, Stopped, StopRequest
@@ -113,8 +113,7 @@ def _train(folder: RunFolder, spec: RunSpec, options: WorkerOptions) -> dict[str
             recorder.init_callback(model)
         recorder.finish()
     model.save(folder.model)
-    # One run a curve, of training or of tuning seeds, is enough for the picture
-    if spec.task.vec_env == "maze" and spec.seed % FIRST_TUNING_SEED == 0:
+    if spec.task.vec_env == "maze":
         from benchmarks.visits import save_visits
 
         save_visits(folder.visits, model)

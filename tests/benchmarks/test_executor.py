@@ -94,7 +94,7 @@ def test_a_killed_run_goes_on_and_a_finished_one_is_not_run_again(tmp_path: Path
     manifest = read_json(plan.results / "manifest.json")
     assert manifest["runs"]["rpg"]["0"]["resumes"] == 1
     assert manifest["runs"]["rpg"]["0"]["command"] == plan.command
-    assert (plan.results / "visits_rpg.npz").is_file()
+    assert (plan.results / "visits_rpg_0.npz").is_file()
 
     before = (plan.results / "manifest.json").read_bytes()
     engine = FakeEngine()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from benchmarks.experiments import Algorithm, Experiment, Metric
-from benchmarks.figures import draw_curves, load_curves
+from benchmarks.figures import Curve, draw_curves, load_curves, median_seed
 from benchmarks.report import final_scores, main, make_table, report
 from benchmarks.results import Results, write_curve
 from benchmarks.runs import Row, write_json
@@ -88,14 +89,16 @@ def test_curves(tmp_path: Path, experiment: Experiment) -> None:
 
 def test_report_writes_table_and_figures(tmp_path: Path, experiment: Experiment, capsys: pytest.CaptureFixture[str]) -> None:
     episodes = np.repeat(np.arange(4), 5)
-    np.savez_compressed(
-        tmp_path / "visits_rpg.npz",
-        positions=np.zeros((20, 2), np.float16),
-        episodes=episodes,
-        steps=np.arange(4),
-        latents=np.eye(4, dtype=np.float16),
-    )
-    np.savez_compressed(tmp_path / "visits_sac.npz", positions=np.ones((20, 2), np.float16), episodes=episodes)
+    for label in ("rpg", "sac"):
+        for seed in range(5):
+            latents: dict[str, Any] = {"latents": np.eye(4, dtype=np.float16)} if label == "rpg" else {}
+            arrays: dict[str, Any] = {
+                "positions": np.zeros((20, 2), np.float16),
+                "episodes": episodes,
+                "steps": np.arange(4),
+                **latents,
+            }
+            np.savez_compressed(tmp_path / f"visits_{label}_{seed}.npz", **arrays)
     images = tmp_path / "images"
     written = report(experiment, tmp_path, images)
     assert written == [tmp_path / "table.md", images / "tiny_maze.png", images / "tiny_maze_visits.png"]
@@ -104,6 +107,15 @@ def test_report_writes_table_and_figures(tmp_path: Path, experiment: Experiment,
     assert all(before)
     # Drawing again changes nothing, so that git sees no difference
     assert [path.read_bytes() for path in report(experiment, tmp_path, images)] == before
+
+
+def test_the_run_that_is_drawn_is_neither_the_best_nor_the_worst() -> None:
+    def seed_of(*finals: float, among: tuple[int, ...] = (10, 11, 12, 13)) -> int:
+        values = np.array([[0.0, final] for final in finals])
+        return median_seed(Curve("rpg", tuple(range(10, 10 + len(finals))), np.array([0.0, 1.0]), values), among)
+
+    assert seed_of(0.3, 0.5, 0.9) == 11 and seed_of(0.9, 0.3, 0.5) == 12 and seed_of(0.9, 0.3, 0.5, 0.6) == 12
+    assert seed_of(0.7) == 10 and seed_of(0.3, 0.5, 0.9, among=(12,)) == 12
 
 
 def test_the_command_explains_errors(capsys: pytest.CaptureFixture[str]) -> None:
