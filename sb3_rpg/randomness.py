@@ -45,9 +45,8 @@ class SeparateStream:
     """
 
     def __init__(self, device: th.device):
-        self._is_cuda = device.type == "cuda"
-        self._device = device
-        generator = th.Generator(device).manual_seed((th.initial_seed() + 1) % 2**63)
+        self._device = device if device.type in ("cuda", "mps") else th.device("cpu")
+        generator = th.Generator(self._device).manual_seed((th.initial_seed() + 1) % 2**63)
         self._state = generator.get_state()
 
     @contextmanager
@@ -62,10 +61,14 @@ class SeparateStream:
             self._set(outside)
 
     def _get(self) -> th.Tensor:
-        return th.cuda.get_rng_state(self._device) if self._is_cuda else th.get_rng_state()
+        if self._device.type == "cuda":
+            return th.cuda.get_rng_state(self._device)
+        return th.mps.get_rng_state() if self._device.type == "mps" else th.get_rng_state()
 
     def _set(self, state: th.Tensor) -> None:
-        if self._is_cuda:
+        if self._device.type == "cuda":
             th.cuda.set_rng_state(state, self._device)
+        elif self._device.type == "mps":
+            th.mps.set_rng_state(state)
         else:
             th.set_rng_state(state)
