@@ -122,7 +122,7 @@ class RunCheckpointCallback(BaseCallback):
     :param keep: how many to keep
     :param extra: called for what to keep beside the model
     :param verbose: 1: print where each was written
-    :raises ValueError: if ``save_freq`` or ``keep`` is below 1
+    :raises ValueError: if ``save_freq`` or ``keep`` is below 1; when training starts, if the folder holds a later checkpoint
     """
 
     def __init__(
@@ -141,6 +141,13 @@ class RunCheckpointCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._last_save = self.model.num_timesteps
+        newest = latest_checkpoint(self.folder)
+        if newest is not None and int(newest.name) > self._last_save:
+            # The older of two is what is removed: that would be this run's
+            raise ValueError(
+                f"`folder`={str(self.folder)!r} holds a checkpoint of step {int(newest.name)}, this run is at step "
+                f"{self._last_save}: go on with load_checkpoint(), choose another folder, or remove what is there"
+            )
 
     def _on_rollout_start(self) -> None:
         # Here all collected transitions are stored and all updates for them are done

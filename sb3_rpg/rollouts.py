@@ -43,15 +43,8 @@ class LatentOffPolicyAlgorithm(PersistentOffPolicyAlgorithm):
     def _is_learning(self) -> bool:
         return self._evaluation_stream is not None
 
-    def _setup_learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        reset_num_timesteps: bool = True,
-        tb_log_name: str = "run",
-        progress_bar: bool = False,
-    ) -> tuple[int, BaseCallback]:
-        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        result = super()._setup_learn(*args, **kwargs)
         check_finite("observation", self._last_obs, self.num_timesteps)
         return result
 
@@ -60,7 +53,7 @@ class LatentOffPolicyAlgorithm(PersistentOffPolicyAlgorithm):
         total_timesteps: int | float,
         callback: MaybeCallback = None,
         log_interval: int = 4,
-        tb_log_name: str = "run",
+        tb_log_name: str = "RPG",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfLatent:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
@@ -31,8 +31,6 @@ from sb3_rpg.precision import Twin, autocast_context, resolve_precision
 from sb3_rpg.rollouts import LatentOffPolicyAlgorithm
 from sb3_rpg.schedules import Coefficient, coefficient_at, make_coefficient
 from sb3_rpg.updates import UpdateSettings, update_actor, update_world_model
-
-SelfRPG = TypeVar("SelfRPG", bound="RPG")
 
 LOSS_WEIGHTS = {"consistency": 10000.0, "reward": 10.0, "value": 1.0, "termination": 1.0}
 
@@ -320,17 +318,10 @@ class RPG(LatentOffPolicyAlgorithm):
             return super()._init_callback(callback, progress_bar)
         return super()._init_callback([learner, callback], progress_bar)
 
-    def _setup_learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        reset_num_timesteps: bool = True,
-        tb_log_name: str = "run",
-        progress_bar: bool = False,
-    ) -> tuple[int, BaseCallback]:
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         assert self.env is not None, "no environment: pass one to RPG(...), RPG.load(..., env=...) or set_env() before learn()"
         check_horizon(self.env, self.horizon)
-        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        return super()._setup_learn(*args, **kwargs)
 
     def _planning(self, plan_every: int | None = None) -> PlanningConfig | None:
         every = self.plan_every if plan_every is None else plan_every
@@ -481,17 +472,6 @@ class RPG(LatentOffPolicyAlgorithm):
             self.ent_coef_optimizer.step()
             self.metrics.add({"ent_coef_loss": loss})
         self.metrics.add({"ent_coef": settings.ent_coef, "beta": settings.beta})
-
-    def learn(
-        self: SelfRPG,
-        total_timesteps: int | float,
-        callback: MaybeCallback = None,
-        log_interval: int = 4,
-        tb_log_name: str = "RPG",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfRPG:
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def dump_logs(self) -> None:
         self.metrics.record(self.logger)

@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 from sb3_rpg import RPG, RunCheckpointCallback, latest_checkpoint, load_checkpoint
 from sb3_rpg.checkpoints import write_checkpoint
 from sb3_rpg.envs import MazeVecEnv
-from tests.conftest import SMALL, labelled_vec_env, small_rpg
+from tests.conftest import labelled_vec_env, small_rpg
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -123,6 +123,16 @@ def test_other_algorithms_too(tmp_path: Path) -> None:
     assert extra == "x" and loaded.num_timesteps == 50 and loaded.replay_buffer.size() == 25  # type: ignore[union-attr]
 
 
+def test_another_run_does_not_take_the_place_of_one_that_is_further_on(tmp_path: Path) -> None:
+    small_rpg(maze()).learn(60, RunCheckpointCallback(tmp_path, 30))
+    with pytest.raises(ValueError, match=r"holds a checkpoint of step 60, this run is at step 0: go on with load_checkpoint"):
+        small_rpg(maze(), seed=1).learn(60, RunCheckpointCallback(tmp_path, 30))
+    assert [path.name for path in tmp_path.iterdir()] == ["000000000060"]
+    again, _ = load_checkpoint(tmp_path / "000000000060", RPG, maze(), device="cpu")
+    again.learn(30, RunCheckpointCallback(tmp_path, 30), reset_num_timesteps=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["000000000090"]
+
+
 def test_errors(tmp_path: Path) -> None:
     model = small_rpg(maze())
     model.learn(20)
@@ -189,8 +199,3 @@ def test_killed_at_any_moment_a_run_loses_less_than_an_interval(tmp_path: Path) 
         assert all(th.isfinite(parameter).all() for parameter in model.policy.parameters())
         resumed_at.append(int(path.name))
     assert resumed_at[-1] > resumed_at[1]
-
-
-def test_small_models_defaults_are_those_of_the_tests() -> None:
-    # The runs in other processes rely on them
-    assert SMALL["device"] == "cpu" and SMALL["seed"] == 0

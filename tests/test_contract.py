@@ -282,7 +282,7 @@ def test_many_updates_need_no_more_memory_and_stay_finite(precision: str) -> Non
     errors, sizes = [], []
     for _ in range(10):
         model.learn(n_updates // 100, reset_num_timesteps=False)
-        segments, _ = model._sample_segments()
+        segments = model.replay_buffer.sample_segments(1000, model.horizon)
         with th.no_grad():
             replayed = model.world_model.replay(model.world_model.encoder(segments.observations), segments.actions)
             encoded = model.world_model_target.encoder(segments.next_observations.flatten(0, 1))  # type: ignore[union-attr]

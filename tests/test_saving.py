@@ -14,6 +14,7 @@ import pytest
 import torch as th
 from stable_baselines3 import SAC
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.logger import configure
 from stable_baselines3.common.save_util import save_to_pkl
 
 from sb3_rpg import RPG
@@ -194,12 +195,12 @@ def test_outside_of_training_predictions_follow_the_global_seed() -> None:
     assert np.array_equal(model.predict(obs)[0], first)
 
 
-def test_training_from_a_loaded_buffer_needs_no_environment(tmp_path: Path) -> None:
+def test_training_from_a_loaded_buffer_alone(tmp_path: Path) -> None:
     model = small_rpg(labelled_vec_env(2)).learn(60)
     model.save_replay_buffer(tmp_path / "buffer")
     offline = small_rpg(labelled_vec_env(2), seed=3)
-    offline._setup_learn(0)
     offline.load_replay_buffer(tmp_path / "buffer")
+    offline.set_logger(configure(None, []))
     before = {name: parameters_of(part) for name, part in offline.policy.named_children()}
     offline.train(gradient_steps=10, batch_size=16)
     assert offline._n_updates == offline._n_model_updates == 10

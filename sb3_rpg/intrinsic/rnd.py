@@ -96,25 +96,24 @@ class RND(IntrinsicReward):
         :param next_obs: Next observations (B, \\*shape), or a dict of them; the other arguments are not used.
         :return: Sum over outputs of the squared difference of predictor and target, (B,), float32.
         """
-        networks = self._networks()
-        weight = next(networks["target"].parameters())
+        predictor, target_network = self._networks()
+        weight = next(target_network.parameters())
         with th.no_grad():
             features = self.features(next_obs).to(weight.dtype)  # B x features
-            target = networks["target"](features)  # B x width
-        return (networks["predictor"](features) - target).float().square().sum(dim=1)
+            target = target_network(features)  # B x width
+        return (predictor(features) - target).float().square().sum(dim=1)
 
-    def _networks(self) -> nn.ModuleDict:
-        """Both networks in the caller's precision."""
+    def _networks(self) -> tuple[nn.Module, nn.Module]:
+        """Predictor and target in the caller's precision."""
         device_type = self.device.type
         autocast = th.amp.is_autocast_available(device_type) and th.is_autocast_enabled(device_type)
-        networks = nn.ModuleDict({"predictor": self.predictor, "target": self.target})
         if not autocast or th.get_autocast_dtype(device_type) != th.bfloat16:
-            return networks
+            return self.predictor, self.target
         if self._twin is None:
             # Autocast would cast every weight at every use
-            self._twin = Twin(networks, th.bfloat16)
+            self._twin = Twin(nn.ModuleDict({"predictor": self.predictor, "target": self.target}), th.bfloat16)
         self._twin.refresh()
-        return self._twin.network
+        return self._twin.network["predictor"], self._twin.network["target"]
 
     def _step(self) -> None:
         if self._twin is None:
