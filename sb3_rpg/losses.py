@@ -56,12 +56,14 @@ class ModelTargets(NamedTuple):
     states: th.Tensor
     #: reward of each step, (K, B)
     rewards: th.Tensor
-    #: V_est(o_{t+1}, z) by the target networks, 0 after a termination, (K, B)
+    #: V_est(o_{t+1}, z) by the target networks, 0 after a termination, (M, B): of all K steps, or of some
     values: th.Tensor
     #: 1 where the episode terminated (not: was truncated) at the step, (K, B)
     terminated: th.Tensor
     #: 1 where the step belongs to the segment's episode, (K, B)
     mask: th.Tensor
+    #: the mask of the steps that have a value, (M, B)
+    value_mask: th.Tensor
 
 
 def model_losses(
@@ -80,21 +82,21 @@ def model_losses(
 
     :param states: replayed s_{t+1}, (K, B, S)
     :param rewards: predicted rewards, (K, B)
-    :param values: V(s_{t+1}, z) of each head, (H, K, B)
+    :param values: V(s_{t+1}, z) of each head, (H, M, B)
     :param termination_logits: logits of terminating at the step, (K, B), or None: not modelled
     :param targets: see :class:`ModelTargets`
     :return: losses by name, and the mean squared state error of each step, (K,)
     """
     n_steps, batch = targets.rewards.shape
     assert states.shape == targets.states.shape and states.shape[:2] == (n_steps, batch), states.shape
-    assert rewards.shape == (n_steps, batch) and values.shape[1:] == (n_steps, batch), (rewards.shape, values.shape)
+    assert rewards.shape == (n_steps, batch) and values.shape[1:] == targets.values.shape, (rewards.shape, values.shape)
     mask, scale = targets.mask, 1.0 / (n_steps * batch)
 
     state_errors = (states - targets.states).square().mean(dim=-1) * mask  # (K, B)
     losses = {
         "consistency": state_errors.sum() * scale,
         "reward": ((rewards - targets.rewards).square() * mask).sum() * scale,
-        "value": ((values - targets.values).square() * mask).sum() * scale,
+        "value": ((values - targets.values).square() * targets.value_mask).sum() / targets.values.numel(),
     }
     if termination_logits is not None:
         entropy = F.binary_cross_entropy_with_logits(termination_logits, targets.terminated, reduction="none")

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch as th
 from torch import nn
 
+from sb3_rpg.fused import MLP, can_fuse_ensemble, fused_ensemble
+
 DEFAULT_NET_ARCH = (256, 256)
 # The paper has ELU. ReLU costs a tenth of its time on a CPU, and learns narrow peaks of the reward in fewer updates
 DEFAULT_ACTIVATION: type[nn.Module] = nn.ReLU
@@ -63,7 +65,7 @@ def mlp(
     for width_in, width_out in itertools.pairwise(widths):
         layers += [nn.Linear(width_in, width_out), activation_fn()]
     layers.append(nn.Linear(widths[-1], output_dim))
-    network = nn.Sequential(*layers)
+    network = MLP(*layers)
     if orthogonal:
         init_orthogonal(network)
     return network
@@ -131,8 +133,13 @@ class EnsembleMLP(nn.Module):
         :return: (n_members, ..., output_dim)
         """
         out = x.reshape(-1, x.shape[-1])
-        for layer in self.layers:
-            out = layer(out, n_members) if isinstance(layer, EnsembleLinear) else layer(out)
+        if can_fuse_ensemble(out, list(self.layers)[1::2]):
+            linear = [layer for layer in self.layers if isinstance(layer, EnsembleLinear)]
+            weights, biases = [layer.weight for layer in linear], [layer.bias for layer in linear]
+            out = fused_ensemble(out, weights, biases, min(n_members or len(weights[0]), len(weights[0])))
+        else:
+            for layer in self.layers:
+                out = layer(out, n_members) if isinstance(layer, EnsembleLinear) else layer(out)
         return out.view(len(out), *x.shape[:-1], out.shape[-1])
 
 

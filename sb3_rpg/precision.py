@@ -74,6 +74,7 @@ class Twin(Generic[Network]):
                 twin.data = twin.data.to(dtype)
                 self._pairs.append((own, twin))
         self._of_master = {id(own): twin for own, twin in self._pairs}
+        self._gradients: dict[int, th.Tensor] = {}  # float32, of each master, kept so that no update allocates them
         self._versions = self._master_versions()
 
     def _master_versions(self) -> list[int]:
@@ -99,15 +100,28 @@ class Twin(Generic[Network]):
         """
         parameters: list[nn.Parameter] = optimizer.param_groups[0]["params"]
         if self._pairs:
-            for own in parameters:
-                twin = self._of_master.get(id(own))
-                if twin is not None and twin.grad is not None:
-                    own.grad, twin.grad = twin.grad.float(), None
+            self._take_gradients(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm) if max_grad_norm > 0 else th.zeros(())
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         self.follow(parameters)
         return norm
+
+    @th.no_grad()
+    def _take_gradients(self, parameters: list[nn.Parameter]) -> None:
+        computed: list[th.Tensor] = []
+        converted: list[th.Tensor] = []
+        for own in parameters:
+            twin = self._of_master.get(id(own))
+            if twin is not None and twin.grad is not None:
+                if id(own) not in self._gradients:
+                    self._gradients[id(own)] = th.empty_like(own)
+                own.grad = self._gradients[id(own)]
+                converted.append(own.grad)
+                computed.append(twin.grad)
+                twin.grad = None
+        if computed:
+            th._foreach_copy_(converted, computed)
 
     @th.no_grad()
     def follow(self, parameters: Iterable[nn.Parameter]) -> None:

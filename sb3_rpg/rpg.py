@@ -16,6 +16,7 @@ from stable_baselines3.common.utils import update_learning_rate
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_rpg.actor import LatentActor
+from sb3_rpg.allocator import keep_freed_memory
 from sb3_rpg.batches import PolicyBatch, automatic_relabel, relabel_latents, segment_bonus, with_episode_starts
 from sb3_rpg.buffer_registry import latent_buffer_class
 from sb3_rpg.buffers import LatentBufferMixin, SegmentSamples
@@ -52,7 +53,8 @@ class RPG(LatentOffPolicyAlgorithm):
     :param batch_size: B, segments an update
     :param tau: share of the online networks in the target networks at each of their updates
     :param gamma: discount factor
-    :param train_freq: as in SB3; "auto": such that one update follows five environment steps, at least one vector step
+    :param train_freq: as in SB3; "auto": one update follows eight environment steps, or a vector step if that is more;
+        the paper has five environments and an update each vector step
     :param gradient_steps: as in SB3; updates after each rollout
     :param action_noise: as in SB3; rarely of use here
     :param replay_buffer_class: ``ReplayBuffer``, ``DictReplayBuffer`` or ``HerReplayBuffer`` (their latent variants are
@@ -84,6 +86,8 @@ class RPG(LatentOffPolicyAlgorithm):
         :func:`~sb3_rpg.batches.automatic_relabel`
     :param horizon: K, steps replayed for the model (Eq. 4) and imagined for the actor (Eq. 3)
     :param target_horizon: steps imagined for the value's target; None: ``horizon``
+    :param value_steps: of the K steps of each replayed segment, how many, drawn at random, the values learn from; None: all,
+        as in the paper
     :param value_weight_decay: weight of each further step in V_est's mean over steps
     :param policy_delay: world-model updates for one of the actor
     :param loss_weights: weights of the terms of Eq. 4: "consistency", "reward", "value", "termination"
@@ -98,7 +102,8 @@ class RPG(LatentOffPolicyAlgorithm):
     :param intrinsic_reward: "rnd", a subclass of :class:`~sb3_rpg.intrinsic.IntrinsicReward`, "none", or "auto": RND for
         vector observations, none for images
     :param intrinsic_reward_kwargs: its arguments
-    :param intrinsic_batch_size: transitions of each of its updates, uniform over the whole replay buffer
+    :param intrinsic_batch_size: transitions of each of its updates, uniform over the whole replay buffer; None:
+        ``batch_size``
     :param plan_every: plan z by imagined values instead of drawing it: None never, 0 at an episode's start, k also every
         k steps; in training and in ``predict``
     :param plan_horizon: imagined steps of a plan
@@ -124,7 +129,7 @@ class RPG(LatentOffPolicyAlgorithm):
         buffer_size: int = 800_000,
         learning_starts: int = 1000,
         batch_size: int = 256,
-        tau: float = 0.04,
+        tau: float = 0.08,
         gamma: float = 0.99,
         train_freq: int | tuple[int, str] | str = "auto",
         gradient_steps: int = 1,
@@ -134,7 +139,7 @@ class RPG(LatentOffPolicyAlgorithm):
         optimize_memory_usage: bool = False,
         n_steps: int = 1,
         ent_coef: str | Coefficient = "auto_0.1",
-        target_update_interval: int = 1,
+        target_update_interval: int = 2,
         target_entropy: str | float = "auto",
         use_sde: bool = False,
         sde_sample_freq: int = -1,
@@ -153,6 +158,7 @@ class RPG(LatentOffPolicyAlgorithm):
         latent_relabel: float | str = "auto",
         horizon: int = 3,
         target_horizon: int | None = 1,
+        value_steps: int | None = 1,
         value_weight_decay: float = 0.97,
         policy_delay: int = 2,
         loss_weights: dict[str, float] | None = None,
@@ -163,7 +169,7 @@ class RPG(LatentOffPolicyAlgorithm):
         reward_scale: Coefficient | str = "auto",
         intrinsic_reward: str | type[IntrinsicReward] | None = "auto",
         intrinsic_reward_kwargs: dict[str, Any] | None = None,
-        intrinsic_batch_size: int = 512,
+        intrinsic_batch_size: int | None = None,
         plan_every: int | None = None,
         plan_horizon: int = 3,
         precision: str = "auto",
@@ -207,6 +213,7 @@ class RPG(LatentOffPolicyAlgorithm):
         self.latent_relabel = latent_relabel
         self.horizon = horizon
         self.target_horizon = horizon if target_horizon is None else target_horizon
+        self.value_steps = horizon if value_steps is None else value_steps
         self.value_weight_decay = value_weight_decay
         self.policy_delay = policy_delay
         self.loss_weights = loss_weights or {}
@@ -217,7 +224,7 @@ class RPG(LatentOffPolicyAlgorithm):
         self.reward_scale = reward_scale
         self.intrinsic_reward = intrinsic_reward
         self.intrinsic_reward_kwargs = intrinsic_reward_kwargs or {}
-        self.intrinsic_batch_size = intrinsic_batch_size
+        self.intrinsic_batch_size = batch_size if intrinsic_batch_size is None else intrinsic_batch_size
         self.plan_every, self.plan_horizon = plan_every, plan_horizon
         self.precision = precision
 
@@ -238,6 +245,8 @@ class RPG(LatentOffPolicyAlgorithm):
         self.latent_ent_coef = make_coefficient("latent_ent_coef", self.latent_ent_coef)
         self.reward_scale = check_reward_scale(self.reward_scale)
         self.target_horizon = self.horizon if self.target_horizon is None else self.target_horizon
+        self.value_steps = self.horizon if self.value_steps is None else self.value_steps
+        self.intrinsic_batch_size = self.batch_size if self.intrinsic_batch_size is None else self.intrinsic_batch_size
         self.loss_weights = {**LOSS_WEIGHTS, **(self.loss_weights or {})}
         self.latent_kwargs = self.latent_kwargs or {}
         self.intrinsic_reward_kwargs = self.intrinsic_reward_kwargs or {}
@@ -253,7 +262,9 @@ class RPG(LatentOffPolicyAlgorithm):
         self.latent_space = make_latent_space(self.latent, self.latent_dim, **self.latent_kwargs)
         self.replay_buffer_class = latent_buffer_class(self.replay_buffer_class, self.observation_space)
         if self.train_freq == "auto":
-            self.train_freq = max(1, 5 // self.n_envs)
+            self.train_freq = max(1, 8 // self.n_envs)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.policy_kwargs = {**user_policy_kwargs, "latent_space": self.latent_space}
         self.replay_buffer_kwargs = {**user_buffer_kwargs, "latent_dim": self.latent_space.dim}
         try:
@@ -337,6 +348,7 @@ class RPG(LatentOffPolicyAlgorithm):
         return UpdateSettings(
             horizon=self.horizon,
             target_horizon=self.target_horizon,
+            value_steps=self.value_steps,
             gamma=self.gamma,
             value_weight_decay=self.value_weight_decay,
             ent_coef=self._coefficient(self.ent_coef) if learned is None else learned,

@@ -26,6 +26,8 @@ class UpdateSettings(NamedTuple):
     horizon: int
     #: imagined steps of the value's target
     target_horizon: int
+    #: how many of each segment's K steps, drawn at random, the values learn from
+    value_steps: int
     gamma: float
     #: weight of each further step in V_est's mean
     value_weight_decay: float
@@ -86,29 +88,61 @@ def imagined_value(
     return estimate, posterior_log_probs
 
 
+def draw_steps(n_steps: int, batch: int, n_drawn: int, device: th.device) -> th.Tensor | None:
+    """
+    :param n_steps: K
+    :param batch: B
+    :param n_drawn: how many of each segment's steps
+    :param device: of the segments
+    :return: indices of different steps of each segment, (n_drawn, B); None: all in order
+    """
+    if n_drawn >= n_steps:
+        return None
+    return th.rand(n_steps, batch, device=device).topk(n_drawn, dim=0, sorted=False).indices
+
+
+def take_steps(x: th.Tensor, steps: th.Tensor | None) -> th.Tensor:
+    """
+    :param x: (K, B, ...)
+    :param steps: see :func:`draw_steps`
+    :return: x of these steps, (n_drawn, B, ...)
+    """
+    if steps is None:
+        return x
+    return x[steps, th.arange(x.shape[1], device=x.device)]
+
+
 @th.no_grad()
 def model_targets(
-    policy: RPGPolicy, segments: SegmentSamples, rewards: th.Tensor, settings: UpdateSettings
+    policy: RPGPolicy,
+    segments: SegmentSamples,
+    rewards: th.Tensor,
+    settings: UpdateSettings,
+    value_steps: th.Tensor | None = None,
 ) -> losses.ModelTargets:
     """
-    Targets of Eq. 4: encoded next observations, and V_est from each of them, imagined in the target networks by the
-    *current* policy; the minimum of the heads after averaging over steps (4.3.1).
+    Targets of Eq. 4: encoded next observations, and V_est from them, imagined in the target networks by the *current*
+    policy; the minimum of the heads after averaging over steps (4.3.1).
 
     :param policy: all networks
     :param segments: the batch
     :param rewards: what the reward head learns, extrinsic and intrinsic, (K, B)
     :param settings: horizon, discount, ...
+    :param value_steps: the steps that get a value, see :func:`draw_steps`
     :return: the targets
     """
-    target, (n_steps, batch) = policy.world_model_target, rewards.shape
+    target = policy.world_model_target
     next_states = target.encoder(map_observations(segments.next_observations, lambda x: x.flatten(0, 1)))
-    z = segments.latents.repeat(n_steps, 1)
-    rollout = target.imagine(next_states, actor_with_latent(policy.actor, z), settings.target_horizon)
+    next_states = next_states.view(*rewards.shape, -1)
+    terminated = take_steps(segments.terminated, value_steps)
+    z = segments.latents.repeat(len(terminated), 1)
+    starts = take_steps(next_states, value_steps).flatten(0, 1)
+    rollout = target.imagine(starts, actor_with_latent(policy.actor, z), settings.target_horizon)
     ent_coef = settings.ent_coef if settings.entropy_in_target else 0.0
     estimate, _ = imagined_value(target, policy, rollout, z, settings, ent_coef)
-    values = estimate.min(dim=0).values.view(n_steps, batch) * (1.0 - segments.terminated)
-    states = next_states.float().view(n_steps, batch, -1)
-    return losses.ModelTargets(states, rewards, values, segments.terminated, segments.mask)
+    values = estimate.min(dim=0).values.view_as(terminated) * (1.0 - terminated)
+    value_mask = take_steps(segments.mask, value_steps)
+    return losses.ModelTargets(next_states.float(), rewards, values, segments.terminated, segments.mask, value_mask)
 
 
 def update_world_model(
@@ -125,10 +159,12 @@ def update_world_model(
     """
     policy = twin.network
     model = policy.world_model
-    targets = model_targets(policy, segments, rewards, settings)
+    n_steps, batch = rewards.shape
+    value_steps = draw_steps(n_steps, batch, settings.value_steps, rewards.device)
+    targets = model_targets(policy, segments, rewards, settings, value_steps)
     rollout = model.replay(model.encoder(segments.observations), segments.actions)
     predicted_rewards = model.predict_rewards(rollout)
-    values = model.predict_values(rollout.states, segments.latents)
+    values = model.predict_values(take_steps(rollout.states, value_steps), segments.latents)
     logits = model.predict_terminations(rollout) if settings.model_terminations else None
     terms, step_errors = losses.model_losses(rollout.states.float(), predicted_rewards, values, logits, targets)
     loss = th.stack([settings.loss_weights[name] * term for name, term in terms.items()]).sum()

@@ -13,8 +13,8 @@ from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
-from torch.nn import functional as F
 
+from sb3_rpg.fused import fused_linear, gru_step
 from sb3_rpg.networks import DEFAULT_ACTIVATION, DEFAULT_NET_ARCH, EnsembleMLP, init_constant, mlp
 from sb3_rpg.precision import autocast_context
 
@@ -123,23 +123,9 @@ class WorldModel(nn.Module):
         # Before it has learned otherwise, the model should not expect episodes to end
         init_constant(self.termination[-1], bias=-5.0)
 
-    def _gru_step(self, gates_input: th.Tensor, hidden: th.Tensor) -> th.Tensor:
-        """
-        One GRU step whose input product was computed beforehand, so that replayed steps share one product.
-
-        :param gates_input: W_ih x + b_ih, (B, 3 hidden), in torch's order reset, update, new
-        :param hidden: (B, hidden)
-        :return: (B, hidden)
-        """
-        gates_hidden = F.linear(hidden, self.gru.weight_hh, self.gru.bias_hh)
-        widths = [2 * hidden.shape[-1], hidden.shape[-1]]
-        (both_input, new_input), (both_hidden, new_hidden) = gates_input.split(widths, -1), gates_hidden.split(widths, -1)
-        reset, update = th.sigmoid(both_input + both_hidden).chunk(2, dim=-1)
-        return th.lerp(th.tanh(th.addcmul(new_input, reset, new_hidden)), hidden, update)
-
     def _embed(self, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         embeddings = self.action_embedding(actions.to(self.gru.weight_ih.dtype))
-        return embeddings, F.linear(embeddings, self.gru.weight_ih, self.gru.bias_ih)
+        return embeddings, fused_linear(embeddings, self.gru.weight_ih, self.gru.bias_ih)
 
     def replay(self, start: th.Tensor, actions: th.Tensor) -> Rollout:
         """
@@ -153,7 +139,7 @@ class WorldModel(nn.Module):
         hidden = self.initial_hidden(start)
         hiddens = []
         for gates_k in gates:
-            hidden = self._gru_step(gates_k, hidden)
+            hidden = gru_step(gates_k, hidden, self.gru.weight_hh, self.gru.bias_hh)
             hiddens.append(hidden)
         states = self.decoder(th.stack(hiddens))
         return Rollout(start, states, actions, embeddings, actions.new_empty(0))
@@ -172,7 +158,7 @@ class WorldModel(nn.Module):
         for _ in range(horizon):
             action, log_prob = act(state)
             embedding, gates = self._embed(action)
-            hidden = self._gru_step(gates, hidden)
+            hidden = gru_step(gates, hidden, self.gru.weight_hh, self.gru.bias_hh)
             state = self.decoder(hidden)
             states.append(state)
             actions.append(action)

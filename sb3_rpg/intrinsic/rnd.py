@@ -7,6 +7,7 @@ import torch as th
 from gymnasium import spaces
 from torch import nn
 
+from sb3_rpg.fused import MLP
 from sb3_rpg.intrinsic.base import IntrinsicReward, Observation
 from sb3_rpg.intrinsic.features import Indices, ObservationFeatures, ObservationFunction
 from sb3_rpg.precision import Twin
@@ -101,7 +102,7 @@ class RND(IntrinsicReward):
         with th.no_grad():
             features = self.features(next_obs).to(weight.dtype)  # B x features
             target = target_network(features)  # B x width
-        return (predictor(features) - target).float().square().sum(dim=1)
+        return _row_squares(predictor(features) - target)
 
     def _networks(self) -> tuple[nn.Module, nn.Module]:
         """Predictor and target in the caller's precision."""
@@ -130,10 +131,29 @@ class RND(IntrinsicReward):
 
     @staticmethod
     def _network(input_dim: int, width: int) -> nn.Sequential:
-        return nn.Sequential(
+        return MLP(
             nn.Linear(input_dim, width),
-            nn.LeakyReLU(inplace=True),
+            nn.LeakyReLU(),
             nn.Linear(width, width),
-            nn.LeakyReLU(inplace=True),
+            nn.LeakyReLU(),
             nn.Linear(width, width),
         )
+
+
+def _row_squares(x: th.Tensor) -> th.Tensor:
+    squares: th.Tensor = _RowSquares.apply(x)
+    return squares
+
+
+class _RowSquares(th.autograd.Function):
+    """Sum of the squares of each row, float32, without a float32 copy of the rows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: th.Tensor) -> th.Tensor:
+        ctx.save_for_backward(x)
+        return th.linalg.vector_norm(x, dim=1, dtype=th.float32).square_()
+
+    @staticmethod
+    def backward(ctx: Any, grad: th.Tensor) -> th.Tensor:
+        (x,) = ctx.saved_tensors
+        return x * (2.0 * grad).to(x.dtype).unsqueeze(1)
