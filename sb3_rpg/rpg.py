@@ -102,8 +102,7 @@ class RPG(LatentOffPolicyAlgorithm):
     :param intrinsic_reward: "rnd", a subclass of :class:`~sb3_rpg.intrinsic.IntrinsicReward`, "none", or "auto": RND for
         vector observations, none for images
     :param intrinsic_reward_kwargs: its arguments
-    :param intrinsic_batch_size: transitions of each of its updates, uniform over the whole replay buffer; None:
-        ``batch_size``
+    :param intrinsic_batch_size: transitions of each of its updates, uniform over the whole replay buffer
     :param plan_every: plan z by imagined values instead of drawing it: None never, 0 at an episode's start, k also every
         k steps; in training and in ``predict``
     :param plan_horizon: imagined steps of a plan
@@ -169,7 +168,7 @@ class RPG(LatentOffPolicyAlgorithm):
         reward_scale: Coefficient | str = "auto",
         intrinsic_reward: str | type[IntrinsicReward] | None = "auto",
         intrinsic_reward_kwargs: dict[str, Any] | None = None,
-        intrinsic_batch_size: int | None = None,
+        intrinsic_batch_size: int = 512,
         plan_every: int | None = None,
         plan_horizon: int = 3,
         precision: str = "auto",
@@ -224,7 +223,7 @@ class RPG(LatentOffPolicyAlgorithm):
         self.reward_scale = reward_scale
         self.intrinsic_reward = intrinsic_reward
         self.intrinsic_reward_kwargs = intrinsic_reward_kwargs or {}
-        self.intrinsic_batch_size = batch_size if intrinsic_batch_size is None else intrinsic_batch_size
+        self.intrinsic_batch_size = intrinsic_batch_size
         self.plan_every, self.plan_horizon = plan_every, plan_horizon
         self.precision = precision
 
@@ -246,7 +245,6 @@ class RPG(LatentOffPolicyAlgorithm):
         self.reward_scale = check_reward_scale(self.reward_scale)
         self.target_horizon = self.horizon if self.target_horizon is None else self.target_horizon
         self.value_steps = self.horizon if self.value_steps is None else self.value_steps
-        self.intrinsic_batch_size = self.batch_size if self.intrinsic_batch_size is None else self.intrinsic_batch_size
         self.loss_weights = {**LOSS_WEIGHTS, **(self.loss_weights or {})}
         self.latent_kwargs = self.latent_kwargs or {}
         self.intrinsic_reward_kwargs = self.intrinsic_reward_kwargs or {}
