@@ -80,7 +80,7 @@ def measure_update(smoke: bool) -> Iterator[Row]:
     models: dict[str, Any] = {
         "SAC": cases.sac(batch_size=batch),
         "RPG": cases.filled(RPG, batch_size=batch),
-        "RPG, values of all steps": cases.filled(RPG, batch_size=batch, value_steps=None),
+        "RPG, heads learn from all steps": cases.filled(RPG, batch_size=batch, head_steps=None),
         "RPG, fp32": cases.filled(RPG, batch_size=batch, precision="fp32"),
         "RPG, preset paper, ReLU and bf16 where the hardware has it": cases.filled(
             RPG, **{**PAPER, "policy_kwargs": {}, "batch_size": batch}

@@ -88,21 +88,46 @@ def with_episode_starts(batch: PolicyBatch, starts: PyTorchObs, n_starts: int) -
     return PolicyBatch(obs, th.cat([batch.latents, latents]), th.cat([batch.episode_starts, flags]))
 
 
-def segment_bonus(bonus: IntrinsicReward, segments: SegmentSamples) -> th.Tensor:
+def draw_steps(n_steps: int, batch: int, n_drawn: int, device: th.device) -> th.Tensor | None:
+    """
+    :param n_steps: K
+    :param batch: B
+    :param n_drawn: how many of each segment's steps
+    :param device: of the segments
+    :return: indices of different steps of each segment, (n_drawn, B); None: all in order
+    """
+    if n_drawn >= n_steps:
+        return None
+    return th.rand(n_steps, batch, device=device).topk(n_drawn, dim=0, sorted=False).indices
+
+
+def take_steps(x: th.Tensor, steps: th.Tensor | None) -> th.Tensor:
+    """
+    :param x: (K, B, ...)
+    :param steps: see :func:`draw_steps`
+    :return: x of these steps, (n_drawn, B, ...)
+    """
+    if steps is None:
+        return x
+    return x[steps, th.arange(x.shape[1], device=x.device)]
+
+
+def segment_bonus(bonus: IntrinsicReward, segments: SegmentSamples, steps: th.Tensor | None = None) -> th.Tensor:
     """
     :param bonus: the intrinsic reward
     :param segments: raw observations, as VecNormalize's moving statistics would make all of them new again and again
-    :return: the intrinsic reward of each step, (K, B)
+    :param steps: the M of K steps that want it, see :func:`draw_steps`; None: all
+    :return: the intrinsic reward of each of these steps, (M, B)
     """
-    n_steps, batch = segments.rewards.shape
 
     def before(first: th.Tensor, following: th.Tensor) -> th.Tensor:
-        return th.cat([first.unsqueeze(0), following[:-1]]).flatten(0, 1)
+        return take_steps(th.cat([first.unsqueeze(0), following[:-1]]), steps).flatten(0, 1)
 
     first, following = segments.observations, segments.next_observations
     if isinstance(first, dict):
         obs: Any = {key: before(value, following[key]) for key, value in first.items()}  # type: ignore[index]
     else:
         obs = before(first, following)  # type: ignore[arg-type]
-    next_obs = map_observations(following, lambda x: x.flatten(0, 1))
-    return bonus.bonus(obs, segments.actions.flatten(0, 1), next_obs).view(n_steps, batch)
+    next_obs = map_observations(following, lambda x: take_steps(x, steps).flatten(0, 1))
+    actions = take_steps(segments.actions, steps).flatten(0, 1)
+    return bonus.bonus(obs, actions, next_obs).view(-1, segments.mask.shape[1])

@@ -39,7 +39,7 @@ def check_arguments(model: "RPG") -> None:
     _require_integer("horizon", model.horizon, 1, "3 is the paper's, 1 fits episodes of a single step")
     _require_integer("target_horizon", model.target_horizon, 1, "1 is the fastest, None means `horizon`")
     _require_integer("policy_delay", model.policy_delay, 1)
-    _require_integer("value_steps", model.value_steps, 1)
+    _require_integer("head_steps", model.head_steps, 1, "1 is the fastest, None means all")
     _require_integer("target_update_interval", model.target_update_interval, 1)
     _require_integer("batch_size", model.batch_size, 1)
     _require_integer("buffer_size", model.buffer_size, 1)

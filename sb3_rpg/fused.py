@@ -202,5 +202,5 @@ class _GRUStep(th.autograd.Function):
         grad_weight = grad_gates.t() @ hidden if ctx.needs_input_grad[2] else None
         grad_bias = grad_gates.sum(0) if ctx.needs_input_grad[3] else None
         if ctx.needs_input_grad[1]:
-            grad_hidden = grad_hidden + grad_gates @ weight
+            grad_hidden = th.addmm(grad_hidden, grad_gates, weight)
         return grad_input, grad_hidden, grad_weight, grad_bias

@@ -50,20 +50,20 @@ def value_estimate(
 
 
 class ModelTargets(NamedTuple):
-    """What the replayed steps are compared with; nothing here carries a gradient."""
+    """What the replayed steps are compared with; nothing here carries a gradient. M: steps that the heads learn from, of K."""
 
     #: f(o_{t+1}) by the target encoder, (K, B, S)
     states: th.Tensor
-    #: reward of each step, (K, B)
-    rewards: th.Tensor
-    #: V_est(o_{t+1}, z) by the target networks, 0 after a termination, (M, B): of all K steps, or of some
-    values: th.Tensor
-    #: 1 where the episode terminated (not: was truncated) at the step, (K, B)
-    terminated: th.Tensor
     #: 1 where the step belongs to the segment's episode, (K, B)
     mask: th.Tensor
-    #: the mask of the steps that have a value, (M, B)
-    value_mask: th.Tensor
+    #: reward of each step, (M, B)
+    rewards: th.Tensor
+    #: V_est(o_{t+1}, z) by the target networks, 0 after a termination, (M, B)
+    values: th.Tensor
+    #: 1 where the episode terminated (not: was truncated) at the step, (M, B)
+    terminated: th.Tensor
+    #: the mask of the heads' steps, (M, B)
+    head_mask: th.Tensor
 
 
 def model_losses(
@@ -76,31 +76,34 @@ def model_losses(
     """
     The terms of Eq. 4 (4.3.1), unweighted, and the model's error at each step of the horizon.
 
-    Squared errors are meaned over features and batch and summed over time / K; steps after the episode's end are masked.
-    The value's term compares V(s_{t+1}, z) with (1 - done) V_est(o_{t+1}, z), to which the paper's
+    Squared errors are meaned over features and batch and summed over time / number of steps; steps after the episode's end
+    are masked. The value's term compares V(s_{t+1}, z) with (1 - done) V_est(o_{t+1}, z), to which the paper's
     Q(s, a, z) - (r + gamma (1 - done) V_est) reduces, up to the reward's own error, when Q is written as r + gamma V.
 
     :param states: replayed s_{t+1}, (K, B, S)
-    :param rewards: predicted rewards, (K, B)
+    :param rewards: predicted rewards, (M, B)
     :param values: V(s_{t+1}, z) of each head, (H, M, B)
-    :param termination_logits: logits of terminating at the step, (K, B), or None: not modelled
+    :param termination_logits: logits of terminating at the step, (M, B), or None: not modelled
     :param targets: see :class:`ModelTargets`
     :return: losses by name, and the mean squared state error of each step, (K,)
     """
-    n_steps, batch = targets.rewards.shape
-    assert states.shape == targets.states.shape and states.shape[:2] == (n_steps, batch), states.shape
-    assert rewards.shape == (n_steps, batch) and values.shape[1:] == targets.values.shape, (rewards.shape, values.shape)
-    mask, scale = targets.mask, 1.0 / (n_steps * batch)
+    mask, head_mask = targets.mask, targets.head_mask
+    assert states.shape == targets.states.shape and states.shape[:2] == mask.shape, (states.shape, mask.shape)
+    assert rewards.shape == targets.rewards.shape == head_mask.shape, (rewards.shape, head_mask.shape)
+    assert values.shape[1:] == targets.values.shape == head_mask.shape, (values.shape, head_mask.shape)
+
+    def mean(errors: th.Tensor) -> th.Tensor:
+        return (errors * head_mask).sum() / head_mask.numel()
 
     state_errors = (states - targets.states).square().mean(dim=-1) * mask  # (K, B)
     losses = {
-        "consistency": state_errors.sum() * scale,
-        "reward": ((rewards - targets.rewards).square() * mask).sum() * scale,
-        "value": ((values - targets.values).square() * targets.value_mask).sum() / targets.values.numel(),
+        "consistency": state_errors.sum() / mask.numel(),
+        "reward": mean((rewards - targets.rewards).square()),
+        "value": mean((values - targets.values).square()),
     }
     if termination_logits is not None:
         entropy = F.binary_cross_entropy_with_logits(termination_logits, targets.terminated, reduction="none")
-        losses["termination"] = (entropy * mask).sum() * scale
+        losses["termination"] = mean(entropy)
     return losses, state_errors.detach().sum(dim=1) / mask.sum(dim=1).clamp_min(1.0)
 
 

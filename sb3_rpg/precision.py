@@ -101,7 +101,7 @@ class Twin(Generic[Network]):
         parameters: list[nn.Parameter] = optimizer.param_groups[0]["params"]
         if self._pairs:
             self._take_gradients(parameters)
-        norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm) if max_grad_norm > 0 else th.zeros(())
+        norm = _clip(parameters, max_grad_norm) if max_grad_norm > 0 else th.zeros(())
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         self.follow(parameters)
@@ -132,3 +132,12 @@ class Twin(Generic[Network]):
             own: list[th.Tensor] = [parameter for parameter in parameters if id(parameter) in self._of_master]
             th._foreach_copy_([self._of_master[id(parameter)] for parameter in own], own)
             self._versions = self._master_versions()
+
+
+def _clip(parameters: list[nn.Parameter], max_norm: float) -> th.Tensor:
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    # On a CPU it costs nothing to look, and less than to multiply all gradients by 1
+    if norm.device.type != "cpu" or not norm <= max_norm:
+        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    return norm

@@ -28,7 +28,7 @@ PAPER: dict[str, Any] = {
     "latent_relabel": 0.0,
     "horizon": 3,
     "target_horizon": 3,
-    "value_steps": None,
+    "head_steps": None,
     "value_weight_decay": 0.97,
     "policy_delay": 2,
     "loss_weights": {"consistency": 1000.0, "reward": 0.5, "value": 0.5},

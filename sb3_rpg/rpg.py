@@ -17,7 +17,15 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_rpg.actor import LatentActor
 from sb3_rpg.allocator import keep_freed_memory
-from sb3_rpg.batches import PolicyBatch, automatic_relabel, relabel_latents, segment_bonus, with_episode_starts
+from sb3_rpg.batches import (
+    PolicyBatch,
+    automatic_relabel,
+    draw_steps,
+    relabel_latents,
+    segment_bonus,
+    take_steps,
+    with_episode_starts,
+)
 from sb3_rpg.buffer_registry import latent_buffer_class
 from sb3_rpg.buffers import LatentBufferMixin, SegmentSamples
 from sb3_rpg.callbacks import WorldModelCallback
@@ -86,8 +94,8 @@ class RPG(LatentOffPolicyAlgorithm):
         :func:`~sb3_rpg.batches.automatic_relabel`
     :param horizon: K, steps replayed for the model (Eq. 4) and imagined for the actor (Eq. 3)
     :param target_horizon: steps imagined for the value's target; None: ``horizon``
-    :param value_steps: of the K steps of each replayed segment, how many, drawn at random, the values learn from; None: all,
-        as in the paper
+    :param head_steps: of the K steps of each replayed segment, how many, drawn at random, reward, termination and values learn
+        from; the dynamics learn from all. None: all, as in the paper
     :param value_weight_decay: weight of each further step in V_est's mean over steps
     :param policy_delay: world-model updates for one of the actor
     :param loss_weights: weights of the terms of Eq. 4: "consistency", "reward", "value", "termination"
@@ -157,7 +165,7 @@ class RPG(LatentOffPolicyAlgorithm):
         latent_relabel: float | str = "auto",
         horizon: int = 3,
         target_horizon: int | None = 1,
-        value_steps: int | None = 1,
+        head_steps: int | None = 1,
         value_weight_decay: float = 0.97,
         policy_delay: int = 2,
         loss_weights: dict[str, float] | None = None,
@@ -168,7 +176,7 @@ class RPG(LatentOffPolicyAlgorithm):
         reward_scale: Coefficient | str = "auto",
         intrinsic_reward: str | type[IntrinsicReward] | None = "auto",
         intrinsic_reward_kwargs: dict[str, Any] | None = None,
-        intrinsic_batch_size: int = 512,
+        intrinsic_batch_size: int = 256,
         plan_every: int | None = None,
         plan_horizon: int = 3,
         precision: str = "auto",
@@ -212,7 +220,7 @@ class RPG(LatentOffPolicyAlgorithm):
         self.latent_relabel = latent_relabel
         self.horizon = horizon
         self.target_horizon = horizon if target_horizon is None else target_horizon
-        self.value_steps = horizon if value_steps is None else value_steps
+        self.head_steps = horizon if head_steps is None else head_steps
         self.value_weight_decay = value_weight_decay
         self.policy_delay = policy_delay
         self.loss_weights = loss_weights or {}
@@ -244,7 +252,7 @@ class RPG(LatentOffPolicyAlgorithm):
         self.latent_ent_coef = make_coefficient("latent_ent_coef", self.latent_ent_coef)
         self.reward_scale = check_reward_scale(self.reward_scale)
         self.target_horizon = self.horizon if self.target_horizon is None else self.target_horizon
-        self.value_steps = self.horizon if self.value_steps is None else self.value_steps
+        self.head_steps = self.horizon if self.head_steps is None else self.head_steps
         self.loss_weights = {**LOSS_WEIGHTS, **(self.loss_weights or {})}
         self.latent_kwargs = self.latent_kwargs or {}
         self.intrinsic_reward_kwargs = self.intrinsic_reward_kwargs or {}
@@ -346,7 +354,6 @@ class RPG(LatentOffPolicyAlgorithm):
         return UpdateSettings(
             horizon=self.horizon,
             target_horizon=self.target_horizon,
-            value_steps=self.value_steps,
             gamma=self.gamma,
             value_weight_decay=self.value_weight_decay,
             ent_coef=self._coefficient(self.ent_coef) if learned is None else learned,
@@ -385,9 +392,9 @@ class RPG(LatentOffPolicyAlgorithm):
         """One step of the world model (Eq. 4) on a batch of segments, and of its target networks where due."""
         learning_rate = self.lr_schedule(self._current_progress_remaining) * self.model_lr_factor
         update_learning_rate(self.world_model.optimizer, learning_rate)
-        segments, rewards = self._sample_segments()
+        segments, rewards, steps = self._sample_segments()
         self._twin.refresh()
-        metrics = update_world_model(self._twin, segments, rewards, self.update_settings())
+        metrics = update_world_model(self._twin, segments, rewards, self.update_settings(), steps)
         self.metrics.add(metrics)
         self._n_model_updates += 1
         if self._n_model_updates % self.target_update_interval == 0:
@@ -400,24 +407,26 @@ class RPG(LatentOffPolicyAlgorithm):
             copy.copy_(source)  # running statistics of a features extractor
         self._twin.follow(target.parameters())
 
-    def _sample_segments(self) -> tuple[SegmentSamples, th.Tensor]:
+    def _sample_segments(self) -> tuple[SegmentSamples, th.Tensor, th.Tensor | None]:
         """
-        :return: a batch, and what the reward head learns from it: scaled extrinsic reward plus bonus, (K, B)
+        :return: a batch; what the reward head learns from it, scaled extrinsic reward plus bonus, (M, B); the steps that the
+            heads learn from, (M, B), None: all
         """
         segments = self.replay_buffer.sample_segments(self.batch_size, self.horizon)
         segments = segments._replace(latents=self._relabel(segments.latents))
+        steps = draw_steps(self.horizon, self.batch_size, self.head_steps, self.device)
         bonus = None
         if self.bonus is not None:
             with self._autocast:
-                bonus = segment_bonus(self.bonus, segments)
+                bonus = segment_bonus(self.bonus, segments, steps)
         if self._vec_normalize_env is not None:
             segments = self.replay_buffer.normalize_segments(segments, self._vec_normalize_env)
-        extrinsic = segments.rewards * self._extrinsic_scale()
-        self.metrics.add({"extrinsic_reward": extrinsic.mean()})
-        if bonus is None:
-            return segments, extrinsic
-        self.metrics.add({"intrinsic_reward": bonus.mean()})
-        return segments, extrinsic + bonus
+        rewards = take_steps(segments.rewards, steps) * self._extrinsic_scale()
+        self.metrics.add({"extrinsic_reward": rewards.mean()})
+        if bonus is not None:
+            self.metrics.add({"intrinsic_reward": bonus.mean()})
+            rewards = rewards + bonus
+        return segments, rewards, steps
 
     def _relabel(self, latents: th.Tensor) -> th.Tensor:
         fraction = self.latent_relabel

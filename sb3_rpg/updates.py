@@ -11,7 +11,7 @@ import torch as th
 
 from sb3_rpg import losses
 from sb3_rpg.actor import LatentActor
-from sb3_rpg.batches import PolicyBatch, map_observations
+from sb3_rpg.batches import PolicyBatch, map_observations, take_steps
 from sb3_rpg.buffers import SegmentSamples
 from sb3_rpg.networks import frozen
 from sb3_rpg.policies import RPGPolicy
@@ -26,8 +26,6 @@ class UpdateSettings(NamedTuple):
     horizon: int
     #: imagined steps of the value's target
     target_horizon: int
-    #: how many of each segment's K steps, drawn at random, the values learn from
-    value_steps: int
     gamma: float
     #: weight of each further step in V_est's mean
     value_weight_decay: float
@@ -88,37 +86,13 @@ def imagined_value(
     return estimate, posterior_log_probs
 
 
-def draw_steps(n_steps: int, batch: int, n_drawn: int, device: th.device) -> th.Tensor | None:
-    """
-    :param n_steps: K
-    :param batch: B
-    :param n_drawn: how many of each segment's steps
-    :param device: of the segments
-    :return: indices of different steps of each segment, (n_drawn, B); None: all in order
-    """
-    if n_drawn >= n_steps:
-        return None
-    return th.rand(n_steps, batch, device=device).topk(n_drawn, dim=0, sorted=False).indices
-
-
-def take_steps(x: th.Tensor, steps: th.Tensor | None) -> th.Tensor:
-    """
-    :param x: (K, B, ...)
-    :param steps: see :func:`draw_steps`
-    :return: x of these steps, (n_drawn, B, ...)
-    """
-    if steps is None:
-        return x
-    return x[steps, th.arange(x.shape[1], device=x.device)]
-
-
 @th.no_grad()
 def model_targets(
     policy: RPGPolicy,
     segments: SegmentSamples,
     rewards: th.Tensor,
     settings: UpdateSettings,
-    value_steps: th.Tensor | None = None,
+    steps: th.Tensor | None = None,
 ) -> losses.ModelTargets:
     """
     Targets of Eq. 4: encoded next observations, and V_est from them, imagined in the target networks by the *current*
@@ -126,46 +100,50 @@ def model_targets(
 
     :param policy: all networks
     :param segments: the batch
-    :param rewards: what the reward head learns, extrinsic and intrinsic, (K, B)
+    :param rewards: what the reward head learns, extrinsic and intrinsic, (M, B)
     :param settings: horizon, discount, ...
-    :param value_steps: the steps that get a value, see :func:`draw_steps`
+    :param steps: the M of K steps that the heads learn from, see :func:`~sb3_rpg.batches.draw_steps`
     :return: the targets
     """
-    target = policy.world_model_target
+    target, (n_steps, batch) = policy.world_model_target, segments.mask.shape
     next_states = target.encoder(map_observations(segments.next_observations, lambda x: x.flatten(0, 1)))
-    next_states = next_states.view(*rewards.shape, -1)
-    terminated = take_steps(segments.terminated, value_steps)
+    next_states = next_states.view(n_steps, batch, -1)
+    terminated = take_steps(segments.terminated, steps)
     z = segments.latents.repeat(len(terminated), 1)
-    starts = take_steps(next_states, value_steps).flatten(0, 1)
+    starts = take_steps(next_states, steps).flatten(0, 1)
     rollout = target.imagine(starts, actor_with_latent(policy.actor, z), settings.target_horizon)
     ent_coef = settings.ent_coef if settings.entropy_in_target else 0.0
     estimate, _ = imagined_value(target, policy, rollout, z, settings, ent_coef)
     values = estimate.min(dim=0).values.view_as(terminated) * (1.0 - terminated)
-    value_mask = take_steps(segments.mask, value_steps)
-    return losses.ModelTargets(next_states.float(), rewards, values, segments.terminated, segments.mask, value_mask)
+    head_mask = take_steps(segments.mask, steps)
+    return losses.ModelTargets(next_states.float(), segments.mask, rewards, values, terminated, head_mask)
 
 
 def update_world_model(
-    twin: Twin[RPGPolicy], segments: SegmentSamples, rewards: th.Tensor, settings: UpdateSettings
+    twin: Twin[RPGPolicy],
+    segments: SegmentSamples,
+    rewards: th.Tensor,
+    settings: UpdateSettings,
+    steps: th.Tensor | None = None,
 ) -> dict[str, th.Tensor]:
     """
     One gradient step on Eq. 4 for encoder, dynamics, reward, termination and values.
 
     :param twin: all networks
     :param segments: K replayed steps
-    :param rewards: what the reward head learns, (K, B)
+    :param rewards: what the reward head learns, (M, B)
     :param settings: weights, horizons, ...
+    :param steps: the M of K steps that the heads learn from, see :func:`~sb3_rpg.batches.draw_steps`; None: all
     :return: metrics, 0-d tensors
     """
     policy = twin.network
     model = policy.world_model
-    n_steps, batch = rewards.shape
-    value_steps = draw_steps(n_steps, batch, settings.value_steps, rewards.device)
-    targets = model_targets(policy, segments, rewards, settings, value_steps)
+    targets = model_targets(policy, segments, rewards, settings, steps)
     rollout = model.replay(model.encoder(segments.observations), segments.actions)
-    predicted_rewards = model.predict_rewards(rollout)
-    values = model.predict_values(take_steps(rollout.states, value_steps), segments.latents)
-    logits = model.predict_terminations(rollout) if settings.model_terminations else None
+    learned = rollout._replace(states=take_steps(rollout.states, steps), embeddings=take_steps(rollout.embeddings, steps))
+    predicted_rewards = model.predict_rewards(learned)
+    values = model.predict_values(learned.states, segments.latents)
+    logits = model.predict_terminations(learned) if settings.model_terminations else None
     terms, step_errors = losses.model_losses(rollout.states.float(), predicted_rewards, values, logits, targets)
     loss = th.stack([settings.loss_weights[name] * term for name, term in terms.items()]).sum()
     metrics = {f"{name}_loss": term.detach() for name, term in terms.items()}

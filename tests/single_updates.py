@@ -41,7 +41,6 @@ def make_settings(**kwargs: Any) -> UpdateSettings:
     defaults: dict[str, Any] = {
         "horizon": 3,
         "target_horizon": 2,
-        "value_steps": 3,
         "gamma": 0.9,
         "value_weight_decay": 0.97,
         "ent_coef": 0.1,

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 import torch as th
+from gymnasium import spaces
 
-from sb3_rpg.batches import PolicyBatch, automatic_relabel, map_observations, relabel_latents, with_episode_starts
+from sb3_rpg.batches import (
+    PolicyBatch,
+    automatic_relabel,
+    draw_steps,
+    map_observations,
+    relabel_latents,
+    segment_bonus,
+    take_steps,
+    with_episode_starts,
+)
+from sb3_rpg.buffers import SegmentSamples
+from sb3_rpg.intrinsic import IntrinsicReward
 from sb3_rpg.latents import LATENT_SPACES, make_latent_space
 from sb3_rpg.updates import update_actor
 from tests.conftest import labelled_vec_env, small_rpg
@@ -74,3 +87,44 @@ def test_both_updates_learn_from_relabelled_latents(monkeypatch: pytest.MonkeyPa
     half = len(batches[-1].latents) // 2
     expected = [False] * half + [True] * half
     assert is_stored(batches[-1].latents) == is_stored(model._sample_segments()[0].latents) == expected
+
+
+@pytest.mark.parametrize("n_drawn", [1, 2, 4])
+def test_drawn_steps_are_different_and_equally_likely(n_drawn: int) -> None:
+    th.manual_seed(0)
+    steps = draw_steps(5, 2000, n_drawn, th.device("cpu"))
+    assert steps is not None and steps.shape == (n_drawn, 2000)
+    assert all(len(set(column)) == n_drawn for column in steps.T.tolist())
+    shares = th.bincount(steps.flatten(), minlength=5) / 2000
+    assert th.allclose(shares, th.tensor(n_drawn / 5), atol=0.05)
+
+
+def test_taking_steps_keeps_each_segments_own() -> None:
+    x = th.arange(3 * 4 * 2.0).view(3, 4, 2)
+    steps = th.tensor([[2, 0, 1, 1], [0, 1, 2, 0]])
+    taken = take_steps(x, steps)
+    for m, b in itertools.product(range(2), range(4)):
+        assert th.equal(taken[m, b], x[steps[m, b], b])
+    assert draw_steps(3, 4, 3, x.device) is draw_steps(3, 4, 7, x.device) is None and take_steps(x, None) is x
+
+
+class PositionBonus(IntrinsicReward):
+    """Tells by its value which transition it was asked for."""
+
+    def errors(self, obs: Any, actions: th.Tensor, next_obs: Any) -> th.Tensor:
+        return th.zeros(len(actions))
+
+    def bonus(self, obs: Any, actions: th.Tensor, next_obs: Any) -> th.Tensor:
+        return 100.0 * obs[:, 0] + 10.0 * actions[:, 0] + next_obs[:, 0]
+
+
+def test_the_bonus_is_that_of_the_steps_asked_for() -> None:
+    space = spaces.Box(-1, 1, (1,))
+    start, following, actions = th.tensor([[0.0], [5.0]]), th.arange(6.0).view(3, 2, 1) + 1, th.rand(3, 2, 1)
+    ones = th.ones(3, 2)
+    segments = SegmentSamples(start, following, actions, ones, ones, ones, th.zeros(2, 0), ones[0].bool())
+    bonus = PositionBonus(space, space)
+    before = th.cat([start.unsqueeze(0), following[:-1]])
+    expected = (100.0 * before + 10.0 * actions + following).squeeze(-1)
+    assert th.equal(segment_bonus(bonus, segments), expected)
+    assert th.equal(segment_bonus(bonus, segments, th.tensor([[2, 0]])), expected[[2, 0], [0, 1]].unsqueeze(0))

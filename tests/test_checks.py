@@ -26,6 +26,7 @@ from tests.conftest import LabelledEnv, small_rpg
         ({"horizon": 0}, "`horizon` must be an integer of at least 1, got 0; 3 is the paper's"),
         ({"horizon": 2.0}, r"`horizon` must be an integer of at least 1, got 2\.0"),
         ({"horizon": True}, "`horizon` must be an integer of at least 1, got True"),
+        ({"head_steps": 0}, "`head_steps` must be an integer of at least 1, got 0; 1 is the fastest, None means all"),
         ({"target_horizon": 0}, "`target_horizon` must be .* got 0; 1 is the fastest, None means `horizon`"),
         ({"policy_delay": 0}, "`policy_delay` must be an integer of at least 1, got 0"),
         ({"target_update_interval": 0}, "`target_update_interval` must be an integer of at least 1, got 0"),

@@ -24,6 +24,7 @@ OPTIONS: dict[str, list[Any]] = {
     "latent_dim": [2, 5],
     "horizon": [1, 3, 5],
     "target_horizon": [None, 1, 4],
+    "head_steps": [None, 1, 2],
     "plan_every": [None, 0, 2],
     "precision": ["fp32", "bf16"],
     "buffer_size": [5, 17, 1000],

@@ -172,7 +172,7 @@ def example() -> tuple[th.Tensor, th.Tensor, th.Tensor, th.Tensor, ModelTargets]
         values=th.tensor([[2.0, 0.0], [1.0, 0.0]]),
         terminated=th.tensor([[0.0, 1.0], [0.0, 0.0]]),
         mask=th.tensor([[1.0, 1.0], [1.0, 0.0]]),
-        value_mask=th.tensor([[1.0, 1.0], [1.0, 0.0]]),
+        head_mask=th.tensor([[1.0, 1.0], [1.0, 0.0]]),
     )
     return states, rewards, values, logits, targets
 
@@ -223,7 +223,7 @@ def test_whats_behind_an_episodes_end_changes_no_loss() -> None:
 
 def test_errors_of_a_step_that_no_segment_reaches_are_0_not_nan() -> None:
     states, rewards, values, logits, targets = example()
-    targets.mask[1] = targets.value_mask[1] = 0.0
+    targets.mask[1] = targets.head_mask[1] = 0.0
     losses, step_errors = model_losses(states, rewards, values, logits, targets)
     assert step_errors[1].item() == 0.0
     assert all(math.isfinite(loss.item()) for loss in losses.values())
@@ -233,26 +233,23 @@ def test_longer_segments_do_not_weigh_more() -> None:
     def loss(n_steps: int) -> float:
         shape = (n_steps, 3)
         ones, zeros = th.ones(shape), th.zeros(shape)
-        targets = ModelTargets(th.zeros(*shape, 2), zeros, zeros, zeros, ones, ones)
+        targets = ModelTargets(th.zeros(*shape, 2), ones, zeros, zeros, zeros, ones)
         return model_losses(th.ones(*shape, 2), ones, th.ones(2, *shape), None, targets)[0]["consistency"].item()
 
     assert loss(1) == loss(5) == 1.0
 
 
-def test_value_losses_of_one_step_at_a_time_average_to_that_of_all() -> None:
+def test_the_heads_losses_of_one_step_at_a_time_average_to_those_of_all() -> None:
     states, rewards, values, logits, targets = example()
-    everything = model_losses(states, rewards, values, logits, targets)[0]["value"]
-    alone = [
-        model_losses(
-            states,
-            rewards,
-            values[:, k : k + 1],
-            logits,
-            targets._replace(values=targets.values[k : k + 1], value_mask=targets.value_mask[k : k + 1]),
-        )[0]["value"]
-        for k in range(len(states))
-    ]
-    assert th.allclose(th.stack(alone).mean(), everything)
+    everything = model_losses(states, rewards, values, logits, targets)[0]
+    alone = []
+    for k in range(len(states)):
+        of_heads = ("rewards", "values", "terminated", "head_mask")
+        some = targets._replace(**{name: getattr(targets, name)[k : k + 1] for name in of_heads})
+        one = slice(k, k + 1)
+        alone.append(model_losses(states, rewards[one], values[:, one], logits[one], some)[0])
+    for name, term in everything.items():
+        assert th.stack([losses[name] for losses in alone]).mean().item() == pytest.approx(term.item()), name
 
 
 # ----------------------------------------------------------- the other terms

@@ -9,29 +9,31 @@ import pytest
 import torch as th
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_rpg.batches import PolicyBatch
+from sb3_rpg.batches import PolicyBatch, take_steps
 from sb3_rpg.updates import update_actor
 from tests.conftest import LabelledEnv, labelled_vec_env, small_rpg
 
 
-def test_the_reward_that_is_learned_is_scaled_extrinsic_reward_plus_bonus() -> None:
-    model = small_rpg(reward_scale=3.0).learn(10)
+@pytest.mark.parametrize("head_steps", [None, 1, 2])
+def test_the_reward_that_is_learned_is_scaled_extrinsic_reward_plus_bonus(head_steps: int | None) -> None:
+    model = small_rpg(reward_scale=3.0, head_steps=head_steps).learn(10)
     assert model.bonus is not None
 
     def bonus(obs: th.Tensor, actions: th.Tensor, next_obs: th.Tensor) -> th.Tensor:
         return next_obs[:, 2] - 0.5 * obs[:, 2]
 
     model.bonus.bonus = bonus  # type: ignore[method-assign, assignment]
-    segments, rewards = model._sample_segments()
-    next_obs: Any = segments.next_observations
-    step = next_obs[..., 2]
+    segments, rewards, steps = model._sample_segments()
+    assert (steps is None) == (head_steps is None) and len(rewards) == (head_steps or 3)
+    next_obs: Any = take_steps(segments.next_observations, steps)  # type: ignore[arg-type]
+    step, mask = next_obs[..., 2], take_steps(segments.mask, steps)
     # The environment's reward is the step's number; its bonus here: that number, less half of the one before
     expected = 3.0 * step + step - 0.5 * (step - 1.0)
-    assert th.allclose(rewards * segments.mask, expected * segments.mask, atol=1e-5)
-    assert th.equal(segments.rewards * segments.mask, step * segments.mask)
-    plain = small_rpg(reward_scale=3.0, intrinsic_reward=None).learn(10)
-    segments, rewards = plain._sample_segments()
-    assert th.equal(rewards, 3.0 * segments.rewards)
+    assert th.allclose(rewards * mask, expected * mask, atol=1e-5)
+    assert th.equal(take_steps(segments.rewards, steps) * mask, step * mask)
+    plain = small_rpg(reward_scale=3.0, intrinsic_reward=None, head_steps=head_steps).learn(10)
+    segments, rewards, steps = plain._sample_segments()
+    assert th.equal(rewards, 3.0 * take_steps(segments.rewards, steps))
 
 
 def test_automatic_reward_scale_follows_the_returns() -> None:
@@ -46,7 +48,7 @@ def test_automatic_reward_scale_follows_the_returns() -> None:
 @pytest.mark.parametrize("kind", ["vector", "dict"])
 def test_vec_normalize(kind: str) -> None:
     env = VecNormalize(labelled_vec_env(2, space=kind))
-    model = small_rpg(env, "MultiInputPolicy" if kind == "dict" else "MlpPolicy").learn(60)
+    model = small_rpg(env, "MultiInputPolicy" if kind == "dict" else "MlpPolicy", head_steps=None).learn(60)
     buffer: Any = model.replay_buffer
     labels = (buffer.observations["label"] if kind == "dict" else buffer.observations)[:30]
     assert np.array_equal(labels, np.round(labels)) and labels[..., 2].max() == 6  # stored as the environment gave them

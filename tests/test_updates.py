@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +10,10 @@ import pytest
 import torch as th
 from torch import nn
 
+from sb3_rpg.batches import take_steps
 from sb3_rpg.policies import RPGPolicy
 from sb3_rpg.precision import Twin
-from sb3_rpg.updates import actor_with_latent, draw_steps, model_targets, take_steps, update_actor, update_world_model
+from sb3_rpg.updates import actor_with_latent, model_targets, update_actor, update_world_model
 from tests.conftest import changed, parameters_of
 from tests.single_updates import (
     CPU,
@@ -245,25 +245,6 @@ def test_targets_have_the_posterior_term_and_only_if_asked_for_the_entropy() -> 
     assert th.equal(target_values(horizon=1), expected) and not th.allclose(target_values(target_horizon=1), expected)
 
 
-@pytest.mark.parametrize("n_drawn", [1, 2, 4])
-def test_drawn_steps_are_different_and_equally_likely(n_drawn: int) -> None:
-    th.manual_seed(0)
-    steps = draw_steps(5, 2000, n_drawn, th.device("cpu"))
-    assert steps is not None and steps.shape == (n_drawn, 2000)
-    assert all(len(set(column)) == n_drawn for column in steps.T.tolist())
-    shares = th.bincount(steps.flatten(), minlength=5) / 2000
-    assert th.allclose(shares, th.tensor(n_drawn / 5), atol=0.05)
-
-
-def test_taking_steps_keeps_each_segments_own() -> None:
-    x = th.arange(3 * 4 * 2.0).view(3, 4, 2)
-    steps = th.tensor([[2, 0, 1, 1], [0, 1, 2, 0]])
-    taken = take_steps(x, steps)
-    for m, b in itertools.product(range(2), range(4)):
-        assert th.equal(taken[m, b], x[steps[m, b], b])
-    assert draw_steps(3, 4, 3, x.device) is draw_steps(3, 4, 7, x.device) is None and take_steps(x, None) is x
-
-
 def test_values_of_drawn_steps_are_those_of_all_steps_at_their_places() -> None:
     policy, segments = make_policy(), make_segments()
     steps = th.stack([th.arange(6) % 3])
@@ -273,11 +254,12 @@ def test_values_of_drawn_steps_are_those_of_all_steps_at_their_places() -> None:
         next_observations=chosen, terminated=take_steps(segments.terminated, steps), mask=take_steps(segments.mask, steps)
     )
     th.manual_seed(3)
-    some = model_targets(policy, segments, segments.rewards, make_settings(), steps)
+    rewards = take_steps(segments.rewards, steps)
+    some = model_targets(policy, segments, rewards, make_settings(), steps)
     th.manual_seed(3)
-    expected = model_targets(policy, alone, segments.rewards[:1], make_settings())
-    assert th.allclose(some.values, expected.values, atol=1e-6) and th.equal(some.value_mask, expected.mask)
-    assert len(some.states) == len(some.rewards) == len(segments.rewards)
+    expected = model_targets(policy, alone, rewards, make_settings())
+    assert th.allclose(some.values, expected.values, atol=1e-6) and th.equal(some.head_mask, expected.mask)
+    assert th.equal(some.terminated, alone.terminated) and len(some.states) == len(segments.rewards)
 
 
 def test_world_models_losses_are_those_of_the_replayed_steps() -> None:
