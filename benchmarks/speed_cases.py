@@ -10,7 +10,6 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3 import SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch.utils.flop_counter import FlopCounterMode
@@ -48,15 +47,18 @@ class NoiseEnv(gym.Env[np.ndarray, np.ndarray]):
         return self._observe(), 0.0, False, self.steps >= self.length, {}
 
 
-def filled(algorithm: type[OffPolicyAlgorithm], obs_dim: int = OBS_DIM, **kwargs: Any) -> Any:
+def filler(smoke: bool) -> Callable[..., Any]:
     """
-    :param algorithm: RPG or SAC
-    :param obs_dim: observation values
-    :param kwargs: arguments of the algorithm
-    :return: an untrained model with a replay buffer to train from
+    :param smoke: whether a few transitions will do
+    :return: makes a model of an algorithm, with arguments of its own, whose replay buffer holds something to train from
     """
-    arguments = {"batch_size": BATCH, "seed": 0, "device": "cpu", "learning_starts": 2000, "buffer_size": 100_000, **kwargs}
-    return algorithm("MlpPolicy", NoiseEnv(obs_dim), **arguments).learn(1500)
+    n_steps = 120 if smoke else 1500
+
+    def filled(algorithm: type[OffPolicyAlgorithm], obs_dim: int = OBS_DIM, **kwargs: Any) -> Any:
+        arguments = {"batch_size": BATCH, "seed": 0, "device": "cpu", "buffer_size": 100_000, **kwargs}
+        return algorithm("MlpPolicy", NoiseEnv(obs_dim), **{**arguments, "learning_starts": n_steps + 50}).learn(n_steps)
+
+    return filled
 
 
 def update(model: OffPolicyAlgorithm, n_updates: int = 2) -> Callable[[], None]:
@@ -123,12 +125,3 @@ def act(model: BaseAlgorithm, n_envs: int) -> Callable[[], object]:
     state = model.predict(obs)[1]
     starts = np.zeros(n_envs, dtype=bool)
     return lambda: model.predict(obs, state, starts)
-
-
-def sac(**kwargs: Any) -> SAC:
-    """
-    :param kwargs: arguments of SAC
-    :return: SAC with a filled buffer
-    """
-    model: SAC = filled(SAC, **kwargs)
-    return model
