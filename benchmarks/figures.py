@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.experiments import METRIC_LABELS, Experiment
 from benchmarks.results import read_curve
+from benchmarks.schema import METRIC_LABELS, Experiment
 from benchmarks.statistics import FloatArray, interval_of_curve, iqm
 
 if TYPE_CHECKING:

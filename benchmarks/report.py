@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.bootstrap import ROOT
-from benchmarks.experiments import Experiment, find_experiment
+from benchmarks.experiments import find_experiment
 from benchmarks.figures import Curve, load_curves, save_curves, save_visits
 from benchmarks.results import Results
 from benchmarks.run import locations
 from benchmarks.runs import RESULTS, write_text
+from benchmarks.schema import Experiment
 from benchmarks.statistics import LEVEL, Estimate, Scores, has_rliable, interval_of_iqm, probability_of_improvement
 
 IMAGES = ROOT / "docs" / "images"

@@ -135,7 +135,7 @@ def _pixel(position: FloatArray) -> tuple[float, float]:
 
 
 def _square(image: raster.Image, centre: FloatArray, half: float, color: raster.Color) -> None:
-    (left, top), (right, bottom) = _pixel(centre + [-half, half]), _pixel(centre + [half, -half])
+    (left, bottom), (right, top) = _pixel(centre - half), _pixel(centre + half)
     raster.rectangle(image, left, top, right, bottom, color)
 
 
@@ -144,10 +144,10 @@ class PushEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
     A robot, a box and a goal behind it: the nearest way pushes the box ahead, where it closes the only passage for good.
 
     The maze is AntPush's, in its units: cells of side 8, the robot's at the origin; free are (-8, 0), (-8, 8), (8, 8) and
-    (0, 16) beside it, and (0, 8), which the box fills. The goal is (0, 19), in the cell that only the box's place leads to. Each
-    step pays ``-0.1 * distance`` to it, within 5 is success, and nothing terminates. Straight ahead the reward rises until the
-    box jams in the goal's cell, 8 units before the goal; so does it on the way on to the right, into a dead end. The box must be
-    pushed aside, from the left, and the way there first leads away from the goal.
+    (0, 16) beside it, and (0, 8), which the box fills. The goal is (0, 19), in the cell that only the box's place leads to.
+    Each step pays ``-0.1 * distance`` to it, within 5 is success, and nothing terminates. Straight ahead the reward rises
+    until the box jams in the goal's cell and the robot is 8 units before the goal; on the right there is a dead end. The box
+    must be pushed aside, from the left, and the way there first leads away from the goal.
 
     Instead of the ant there is a point robot (see :class:`~sb3_rpg.envs.push_core.PushCore`) of at most 1 unit a step, in 100
     steps what an ant of 2.5 units a second runs in AntPush's 400 steps of 0.1 s; a lag of some 5 steps makes it build up

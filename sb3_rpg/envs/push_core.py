@@ -11,7 +11,7 @@ BoolArray = npt.NDArray[np.bool_]
 CELL_SIZE = 8.0
 """Side of a cell, in AntPush's units. Cell (i, j) is the square of this side around ``(8 i, 8 j)``."""
 FREE_CELLS = ((0, 0), (-1, 0), (-1, 1), (0, 1), (1, 1), (0, 2))
-"""(column, row) of all cells without a wall: the start, left of it, the row of the box with the box in its middle, the goal."""
+"""(column, row) of all cells without a wall: start, left of it, then left, place and right of the box, goal."""
 LOWER_CORNER = (-12.0, -4.0)
 UPPER_CORNER = (12.0, 20.0)
 """No cell reaches beyond."""
@@ -125,10 +125,10 @@ class PushCore:
     """
     A batch of point robots, each alone with its box in its own copy of AntPush's maze.
 
-    A robot is a square of side 2, about as wide as the ant. Its velocity follows the wanted one, ``clip(action, -1, 1)`` units
-    a step, with a lag: ``v += 0.2 * (wanted - v)``. It then moves along x and along y, by exactly that much or up to the wall or
-    the jammed box that stops it, which also stops its velocity. The box has no momentum: it moves when, and as far as, it is
-    pushed.
+    A robot is a square of side 2, about as wide as the ant. Its velocity follows the wanted one, ``clip(action, -1, 1)``
+    units a step, with a lag: ``v += 0.2 * (wanted - v)``. It then moves along x and along y, by exactly that much or up to the
+    wall or the jammed box that stops it, which also stops its velocity. The box has no momentum: it moves when, and as far
+    as, it is pushed.
 
     :param n_agents: number of robots
     :raises ValueError: if ``n_agents`` is not positive

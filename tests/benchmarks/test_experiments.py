@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.experiments import EXPERIMENTS, RPG, SAC, Algorithm, Metric, Task, find_experiment
+from benchmarks.experiments import EXPERIMENTS, RPG, SAC, find_experiment
 from benchmarks.run import check_seeds, locations, main, parse_seeds
 from benchmarks.runs import RESULTS, WORK
+from benchmarks.schema import Algorithm, Metric, Task
 from benchmarks.settings import resolve_settings
 
 

@@ -11,11 +11,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from benchmarks.experiments import Algorithm, Experiment, Metric
 from benchmarks.figures import Curve, draw_curves, load_curves, median_seed
 from benchmarks.report import final_scores, main, make_table, report
 from benchmarks.results import Results, write_curve
 from benchmarks.runs import Row, write_json
+from benchmarks.schema import Algorithm, Experiment, Metric
 from tests.benchmarks.conftest import maze_experiment
 
 STEPS = (0, 100, 200, 300)

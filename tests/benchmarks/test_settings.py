@@ -6,7 +6,7 @@ import pytest
 from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.vec_env import VecNormalize
 
-from benchmarks.experiments import Task
+from benchmarks.schema import Task
 from benchmarks.settings import BUFFER_RESERVE, Workbench, import_packages, resolve_settings
 from sb3_rpg import RPG
 from sb3_rpg.envs import MazeVecEnv

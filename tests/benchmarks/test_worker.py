@@ -11,9 +11,9 @@ import pytest
 import torch as th
 
 from benchmarks.checkpoint import resume
-from benchmarks.experiments import Experiment
 from benchmarks.recorder import Recorder
 from benchmarks.runs import Row, RunFolder, locked, read_json
+from benchmarks.schema import Experiment
 from benchmarks.settings import Workbench
 from benchmarks.worker import BUSY, FINISHED, STOPPED, execute
 from sb3_rpg.checkpoints import latest_checkpoint
