@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -172,6 +172,13 @@ class Experiment:
         if unknown:
             raise ValueError(f"algos={unknown} are not in the experiment {self.name!r}; it has {sorted(known)}")
         return [algorithm for algorithm in self.algorithms if labels is None or algorithm.label in labels]
+
+    def groups_with(self, labels: Collection[str]) -> list[Group]:
+        """
+        :param labels: labels of algorithms that there are results of
+        :return: the groups that at least two of them belong to: what all groups share tells nothing alone
+        """
+        return [group for group in self.groups if len(set(group.labels) & set(labels)) > 1]
 
     def labels_of(self, names: list[str]) -> list[str]:
         """
