@@ -123,7 +123,7 @@ def test_curves_over_time(tmp_path: Path, experiment: Experiment) -> None:
     assert list(curves) == ["sac"]
     hours, values = curves["sac"].steps, curves["sac"].values
     assert (hours[0], hours[-1]) == (0.0, 1.0)  # as long as both ran: seed 0's 3600 s
-    np.testing.assert_allclose(values, [hours, hours / 2], atol=1e-12)
+    np.testing.assert_allclose(values, [hours, hours / 2], atol=1e-5)  # files keep six digits
     (path,) = report(experiment, tmp_path, tmp_path / "images", "time")
     assert path.name == "tiny_maze_time.png" and path.stat().st_size > 1000
     figure, ax = plt.subplots()
