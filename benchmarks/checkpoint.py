@@ -25,6 +25,9 @@ class RunState:
     :param next_due: step of the next measurement, by metric
     :param seconds: wall-clock seconds so far, over all sessions
     :param cpu_seconds: processor seconds so far, over all sessions
+    :param measuring_seconds: those of them that measurements took
+    :param measuring_cpu_seconds: those of them that measurements took
+    :param peak_memory: most bytes that the process held in memory, over all sessions
     :param resumes: how often the run was resumed
     :param returns: returns of the training episodes since the last evaluation
     :param successes: their successes, where the environment reports them
@@ -35,6 +38,9 @@ class RunState:
     next_due: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    measuring_seconds: float = 0.0
+    measuring_cpu_seconds: float = 0.0
+    peak_memory: int = 0
     resumes: int = 0
     returns: list[float] = field(default_factory=list)
     successes: list[float] = field(default_factory=list)

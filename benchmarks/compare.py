@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.experiments import Algorithm, Experiment, Metric, Task
 from benchmarks.grid import Plan, plan_runs
 from benchmarks.report import report
 from benchmarks.run import add_execution_arguments, execute
 from benchmarks.runs import WORK
+from benchmarks.schema import Algorithm, Experiment, Metric, Task
 from benchmarks.settings import import_packages
 
 #: evaluations of a run, unless the user says how often

@@ -18,6 +18,12 @@ ENGINES = ("local", "ray")
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
 
+def _variables() -> dict[str, str]:
+    """Environment variables of a run's process."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**ONE_THREAD, "PYTHONPATH": os.pathsep.join(paths)}
+
+
 class Handle(Protocol):
     """A run in execution."""
 
@@ -69,8 +75,7 @@ class LocalEngine:
         return os.cpu_count() or 1
 
     def start(self, folder: RunFolder, options: WorkerOptions) -> LocalHandle:
-        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(paths)}
+        environment = {**os.environ, **_variables()}
         command = [sys.executable, "-m", "benchmarks.worker", str(folder.path), *options.arguments()]
         with open(folder.log, "ab") as log:
             # In a session of its own, a run does not see Ctrl-C: this process passes it on, as a request to stop
@@ -126,8 +131,7 @@ class RayEngine:
         except ImportError as error:
             raise ValueError("engine='ray' needs the package ray: run `pip install 'sb3_rpg[ray]'`, or use 'local'") from error
         if not self._ray.is_initialized():
-            variables = {**ONE_THREAD, "PYTHONPATH": str(ROOT)}
-            self._ray.init(runtime_env={"env_vars": variables}, log_to_driver=False, include_dashboard=False)
+            self._ray.init(runtime_env={"env_vars": _variables()}, log_to_driver=False, include_dashboard=False)
         self._execute = self._ray.remote(num_cpus=1, max_retries=0, max_calls=1)(_execute)
 
     def jobs(self) -> int:

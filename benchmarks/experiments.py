@@ -7,161 +7,88 @@ What is measured: tasks, budgets, metrics and algorithms of every experiment, as
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
-#: from this seed on, seeds are for tuning and never appear in published results
-FIRST_TUNING_SEED = 1000
-
-#: what a metric's name may be, and the label of its axis
-METRIC_LABELS = {
-    "coverage": "coverage (share of 100 cells)",
-    "return": "return of the deterministic policy",
-    "success": "success rate of the deterministic policy",
-    "mean_reward": "mean reward of the stochastic policy",
-}
-
-#: how a task's vectorised environment is made
-VEC_ENVS = ("zoo", "maze")
-
-#: algorithms that do not learn: the floor that others are measured against, computed exactly
-RANDOM_BASELINES = {"random_uniform": "uniform", "random_direction": "direction"}
-
-
-@dataclass(frozen=True)
-class Task:
-    """
-    An environment.
-
-    :param env_id: gymnasium's id
-    :param vec_env: "zoo": RL Zoo makes the vectorised environment; "maze": a batched ``MazeVecEnv``, which counts coverage
-    :raises ValueError: if ``vec_env`` is unknown
-    """
-
-    env_id: str
-    vec_env: str = "zoo"
-
-    def __post_init__(self) -> None:
-        if self.vec_env not in VEC_ENVS:
-            raise ValueError(f"vec_env={self.vec_env!r} is unknown; use one of {VEC_ENVS}")
-
-
-@dataclass(frozen=True)
-class Metric:
-    """
-    A number that is measured again and again during training.
-
-    "return" and "success" come from the same evaluation, which also records what the training episodes reached in the
-    meantime ("train_return", "train_success"); "mean_reward" is for the bandit and also records "mean_reward_deterministic".
-
-    :param name: a key of :data:`METRIC_LABELS`
-    :param every: environment steps between two measurements
-    :param episodes: episodes of an evaluation
-    :param final_share: the final value of a run is the mean over this last share of the budget; 0: the last value
-    :raises ValueError: if a value is out of its range
-    """
-
-    name: str
-    every: int
-    episodes: int = 10
-    final_share: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.name not in METRIC_LABELS:
-            raise ValueError(f"name={self.name!r} is no metric; use one of {tuple(METRIC_LABELS)}")
-        if self.every < 1 or self.episodes < 1:
-            raise ValueError(f"every={self.every} and episodes={self.episodes} must be at least 1")
-        if not 0.0 <= self.final_share <= 1.0:
-            raise ValueError(f"final_share={self.final_share} must lie between 0 and 1")
-
-
-@dataclass(frozen=True)
-class Algorithm:
-    """
-    One curve.
-
-    :param label: name of the curve and of its file
-    :param base: RL Zoo's name of the algorithm ("rpg", "sac", "sac_rnd", "ppo", ...), whose hyperparameter file applies; or
-        a key of :data:`RANDOM_BASELINES`
-    :param overrides: hyperparameters that replace the file's, written as the file would: plain data, code as strings
-    """
-
-    label: str
-    base: str
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def learns(self) -> bool:
-        """Whether there is anything to train."""
-        return self.base not in RANDOM_BASELINES
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """
-    Algorithms compared on a task.
-
-    :param name: name on the command line and of the folder of results
-    :param title: title of the figure
-    :param task: the environment
-    :param budget: environment steps of a run
-    :param metrics: what is measured; the first one is what figure and table show
-    :param algorithms: the curves
-    :param baseline: label of the curve that the others are compared with in the table
-    :param seeds: number of seeds: 0, 1, ..., seeds - 1
-    :raises ValueError: if names clash, the baseline is none of the algorithms, or a number is not positive
-    """
-
-    name: str
-    title: str
-    task: Task
-    budget: int
-    metrics: tuple[Metric, ...]
-    algorithms: tuple[Algorithm, ...]
-    baseline: str
-    seeds: int
-
-    def __post_init__(self) -> None:
-        labels = [algorithm.label for algorithm in self.algorithms]
-        if len(set(labels)) != len(labels):
-            raise ValueError(f"algorithms of {self.name!r} share a label: {labels}; give each its own")
-        if self.baseline not in labels:
-            raise ValueError(f"baseline={self.baseline!r} of {self.name!r} is none of its algorithms {labels}")
-        if self.budget < 1 or self.seeds < 1 or not self.metrics:
-            raise ValueError(f"{self.name!r} needs a budget and seeds of at least 1, and a metric")
-        if {"return", "success"} <= {metric.name for metric in self.metrics}:
-            raise ValueError(f"metrics of {self.name!r}: 'return' and 'success' come from one evaluation; name one of them")
-
-    @property
-    def metric(self) -> Metric:
-        """The metric of figure and table."""
-        return self.metrics[0]
-
-    def with_budget(self, budget: int) -> Experiment:
-        """
-        :param budget: environment steps of a run
-        :return: the same experiment with another budget, under another name: its results are not the experiment's
-        """
-        return self if budget == self.budget else replace(self, name=f"{self.name}_n{budget}", budget=budget)
-
-    def select(self, labels: list[str] | None) -> list[Algorithm]:
-        """
-        :param labels: labels of algorithms; None: all
-        :return: the algorithms, in the experiment's order
-        :raises ValueError: if a label is unknown
-        """
-        known = {algorithm.label for algorithm in self.algorithms}
-        unknown = sorted(set(labels or ()) - known)
-        if unknown:
-            raise ValueError(f"algos={unknown} are not in the experiment {self.name!r}; it has {sorted(known)}")
-        return [algorithm for algorithm in self.algorithms if labels is None or algorithm.label in labels]
-
+from benchmarks.schema import RANDOM_BASELINES, Algorithm, Experiment, Group, Metric, Task
 
 MAZE = Task("RPGMaze-v0", "maze")
+MAZE_SPARSE = Task("RPGMazeSparse-v0", "maze")
+PUSH = Task("RPGPointPush-v0", "push")
 RPG, SAC, SAC_RND = Algorithm("rpg", "rpg"), Algorithm("sac", "sac"), Algorithm("sac_rnd", "sac_rnd")
 #: the same model, updates and bonus without z
 MBSAC_R = Algorithm("mbsac_r", "rpg", {"latent": "none"})
+MBSAC = Algorithm("mbsac", "rpg", {"latent": "none"})  # where there is no bonus
+RPG_CATEGORICAL = Algorithm("rpg_categorical", "rpg", {"latent": "categorical"})
 RANDOM = tuple(Algorithm(name, name) for name in RANDOM_BASELINES)
+
+
+def _standard(task: str) -> Experiment:
+    """A task of gymnasium's, against the off-policy algorithms that users would take otherwise."""
+    # RL Zoo has them act at random for 5,000 to 10,000 steps, which is meant for a budget of a million and more
+    early = {"learning_starts": 1000}
+    return Experiment(
+        name=f"{task.lower()}_100k",
+        title=f"{task}-v5, 100,000 steps",
+        task=Task(f"{task}-v5"),
+        budget=100_000,
+        metrics=(Metric("return", every=5000, final_share=0.1),),
+        algorithms=(
+            RPG,
+            Algorithm("sac", "sac", early),
+            Algorithm("tqc", "tqc", early),
+            Algorithm("crossq", "crossq", early),
+        ),
+        baseline="sac",
+        seeds=3,
+    )
+
+
+def _rpg(label: str, **overrides: Any) -> Algorithm:
+    return Algorithm(label, "rpg", overrides)
+
+
+def _rnd(label: str, **overrides: Any) -> Algorithm:
+    """RPG on the maze with another RND; the file's arguments of the bonus are replaced as a whole."""
+    return _rpg(label, intrinsic_reward_kwargs={"normalize": False, **overrides})
+
+
+#: by group: title and algorithms beside ``rpg``, which is every group's default and trained once. Updates follow vector steps
+#: of five environments.
+_MAZE_ABLATIONS: Mapping[str, tuple[str, tuple[Algorithm, ...]]] = {
+    "latent": (
+        "distribution of z (rpg: Gaussian)",
+        (RPG_CATEGORICAL, _rpg("mixed", latent="mixed"), _rpg("hypersphere", latent="hypersphere"), MBSAC_R),
+    ),
+    "latent_dim": ("dimension of z (rpg: 12)", tuple(_rpg(f"dim_{n}", latent_dim=n) for n in (1, 3, 6, 24))),
+    "beta": ("beta (rpg: 0.01)", tuple(_rpg(f"beta_{beta:g}", beta=beta) for beta in (0.0, 1e-4, 1e-3, 5e-3, 5e-2))),
+    "horizon": ("K, replayed and imagined steps (rpg: 3)", tuple(_rpg(f"horizon_{k}", horizon=k) for k in (1, 5))),
+    "updates": (
+        "updates an environment step (rpg: 0.2)",
+        (
+            _rpg("updates_0.1", train_freq=2, gradient_steps=1),
+            _rpg("updates_0.5", train_freq=2, gradient_steps=5),
+            _rpg("updates_1", train_freq=1, gradient_steps=5),
+        ),
+    ),
+    "rnd": (
+        "parts of RND",
+        (
+            # Of the observation, x / 5 and y / 5 alone
+            _rnd("no_encoding", obs_scale=0.0, indices=[2, 15], n_frequencies=0),
+            # The last tenth of the budget, also for the model and the policy
+            _rpg("small_buffer", buffer_size=10_000),
+            _rpg("no_normaliser", intrinsic_reward="rnd_unnormalized"),
+        ),
+    ),
+    "bonus": (
+        "bonus (rpg: RND)",
+        (
+            _rpg("icm", intrinsic_reward="icm", intrinsic_reward_kwargs={}),
+            _rpg("disagreement", intrinsic_reward="disagreement", intrinsic_reward_kwargs={}),
+            _rpg("no_bonus", intrinsic_reward="none"),
+        ),
+    ),
+}
 
 _EXPERIMENTS = (
     Experiment(
@@ -172,7 +99,7 @@ _EXPERIMENTS = (
         metrics=(Metric("mean_reward", every=1000),),
         algorithms=(RPG, Algorithm("rpg_no_posterior", "rpg", {"beta": 0.0}), SAC),
         baseline="sac",
-        seeds=10,
+        seeds=20,
     ),
     Experiment(
         name="maze_50k",
@@ -190,8 +117,42 @@ _EXPERIMENTS = (
         task=MAZE,
         budget=250_000,
         metrics=(Metric("coverage", every=2500),),
-        algorithms=(RPG, Algorithm("rpg_categorical", "rpg", {"latent": "categorical"}), MBSAC_R, SAC_RND, SAC, *RANDOM),
+        algorithms=(RPG, RPG_CATEGORICAL, MBSAC_R, SAC_RND, SAC, *RANDOM),
         baseline="mbsac_r",
+        seeds=5,
+    ),
+    Experiment(
+        name="maze_sparse",
+        title="Maze with a reward in its farthest room, five rooms away (RPGMazeSparse-v0)",
+        task=MAZE_SPARSE,
+        budget=250_000,
+        metrics=(Metric("success", every=5000), Metric("coverage", every=5000)),
+        algorithms=(RPG, RPG_CATEGORICAL, MBSAC_R, SAC_RND, SAC),
+        baseline="mbsac_r",
+        seeds=5,
+    ),
+    Experiment(
+        name="maze_ablations",
+        title="What matters in the maze without reward (RPGMaze-v0)",
+        task=MAZE,
+        budget=100_000,
+        metrics=(Metric("coverage", every=2500),),
+        algorithms=(RPG, *(algorithm for _, algorithms in _MAZE_ABLATIONS.values() for algorithm in algorithms)),
+        baseline="rpg",
+        seeds=3,
+        groups=tuple(
+            Group(name, title, ("rpg", *(algorithm.label for algorithm in algorithms)))
+            for name, (title, algorithms) in _MAZE_ABLATIONS.items()
+        ),
+    ),
+    Experiment(
+        name="push",
+        title="Push, a dense reward with a local optimum (RPGPointPush-v0)",
+        task=PUSH,
+        budget=250_000,
+        metrics=(Metric("success", every=5000),),
+        algorithms=(RPG, MBSAC, SAC, Algorithm("td3", "td3"), Algorithm("ppo", "ppo"), Algorithm("tqc", "tqc")),
+        baseline="mbsac",
         seeds=5,
     ),
     Experiment(
@@ -212,6 +173,21 @@ _EXPERIMENTS = (
         metrics=(Metric("return", every=2500, final_share=0.1),),
         # RL Zoo has SAC act at random for 10,000 steps, which is meant for a budget of a million
         algorithms=(RPG, Algorithm("sac", "sac", {"learning_starts": 1000})),
+        baseline="sac",
+        seeds=3,
+    ),
+    *(_standard(task) for task in ("HalfCheetah", "Hopper", "Walker2d", "Ant")),
+    Experiment(
+        name="cost",
+        title="What training costs (HalfCheetah-v5)",
+        task=Task("HalfCheetah-v5"),
+        budget=5000,
+        metrics=(Metric("return", every=5000, episodes=1),),
+        algorithms=(
+            RPG,
+            Algorithm("mbsac", "rpg", {"latent": "none", "intrinsic_reward": "none"}),
+            Algorithm("sac", "sac", {"learning_starts": 1000}),
+        ),
         baseline="sac",
         seeds=3,
     ),

@@ -1,16 +1,17 @@
-"""Pictures of results: learning curves, and who went where in the maze."""
+"""Pictures of results: learning curves, and who went where."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.experiments import METRIC_LABELS, Experiment
 from benchmarks.results import read_curve
+from benchmarks.runs import Row
+from benchmarks.schema import METRIC_LABELS, Experiment
 from benchmarks.statistics import FloatArray, interval_of_curve, iqm
 
 if TYPE_CHECKING:
@@ -22,6 +23,16 @@ GREYS = ("0.35", "0.6")
 #: with fewer seeds, an interval says little and the seeds themselves are shown
 SEEDS_FOR_INTERVALS = 5
 DPI = 130
+#: points of a curve over time
+TIME_POINTS = 100
+#: panels beside each other
+COLUMNS = 2
+#: what curves can be drawn over: the rows that tell it, and the label of the axis
+AXES: dict[str, tuple[str | None, str]] = {
+    "steps": (None, "environment steps"),
+    "time": ("seconds", "hours of training"),
+    "cpu": ("cpu_seconds", "processor hours of training"),
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,7 @@ class Curve:
 
     :param label: label of the algorithm
     :param seeds: seeds
-    :param steps: environment steps, shape (T,)
+    :param steps: environment steps, or hours where the curve is one over time, shape (T,)
     :param values: shape (seeds, T)
     """
 
@@ -41,13 +52,17 @@ class Curve:
     values: FloatArray
 
 
-def load_curves(folder: Path, experiment: Experiment) -> dict[str, Curve]:
+def load_curves(folder: Path, experiment: Experiment, x: str = "steps") -> dict[str, Curve]:
     """
     :param folder: folder of results
     :param experiment: the experiment
-    :return: the curves of its metric, by label, in the experiment's order; algorithms without results are left out
+    :param x: a key of :data:`AXES`
+    :return: the curves of its metric, by label, in the experiment's order; algorithms without results are left out, and over
+        time those without clocks
     :raises ValueError: if there are no results at all
     """
+    if x != "steps":
+        return _load_curves_over_time(folder, experiment, x)
     curves = {}
     for algorithm in experiment.algorithms:
         runs = {
@@ -64,14 +79,50 @@ def load_curves(folder: Path, experiment: Experiment) -> dict[str, Curve]:
     return curves
 
 
-def draw_curves(ax: Axes, experiment: Experiment, curves: Mapping[str, Curve]) -> None:
+def _load_curves_over_time(folder: Path, experiment: Experiment, x: str) -> dict[str, Curve]:
+    clock, _ = AXES[x]
+    curves = {}
+    for algorithm in experiment.algorithms:
+        runs = {}
+        for seed, rows in sorted(read_curve(folder / f"{algorithm.label}.csv").items()):
+            steps, values = _columns(rows, experiment.metric.name)
+            clock_steps, seconds = _columns(rows, clock)
+            if len(steps) and len(clock_steps):
+                runs[seed] = np.interp(steps, clock_steps, seconds) / 3600, values
+        if runs:
+            # As long as all seeds ran
+            hours = np.linspace(0.0, min(times[-1] for times, _ in runs.values()), TIME_POINTS)
+            values = np.stack([np.interp(hours, times, values) for times, values in runs.values()])
+            curves[algorithm.label] = Curve(algorithm.label, tuple(runs), hours, values)
+    if not curves:
+        raise ValueError(
+            f"folder={str(folder)!r} holds no results of {experiment.name!r} with {clock!r} beside them; run the experiment, "
+            "or draw it over steps"
+        )
+    return curves
+
+
+def _columns(rows: Sequence[Row], metric: str | None) -> tuple[FloatArray, FloatArray]:
+    """Steps and values of a metric, in the order of the steps."""
+    pairs = sorted((row.step, row.value) for row in rows if row.metric == metric)
+    columns = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+    return columns[:, 0], columns[:, 1]
+
+
+def draw_curves(
+    ax: Axes, experiment: Experiment, curves: Mapping[str, Curve], labels: Collection[str] | None = None, x: str = "steps"
+) -> None:
     """
     :param ax: axes to draw on
     :param experiment: the experiment
     :param curves: see :func:`load_curves`
+    :param labels: the curves to draw; None: all
+    :param x: a key of :data:`AXES`
     """
     colors, greys = iter(PALETTE * 3), iter(GREYS * 3)
     for algorithm in experiment.algorithms:
+        if labels is not None and algorithm.label not in labels:
+            continue
         color = next(colors if algorithm.learns else greys)  # also for those without results: colours stay as runs come in
         curve = curves.get(algorithm.label)
         if curve is None:
@@ -86,27 +137,47 @@ def draw_curves(ax: Axes, experiment: Experiment, curves: Mapping[str, Curve]) -
             ax.plot(curve.steps, curve.values.T, color=color, linewidth=0.7, alpha=0.5)
         else:
             ax.fill_between(curve.steps, low, high, color=color, alpha=0.2, linewidth=0)
-    ax.set_xlabel("environment steps")
+    ax.set_xlabel(AXES[x][1])
     ax.set_ylabel(METRIC_LABELS[experiment.metric.name])
-    ax.set_xlim(0, experiment.budget)
-    ax.xaxis.set_major_formatter("{x:,.0f}")
+    if x == "steps":
+        ax.set_xlim(0, experiment.budget)
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+    else:
+        ax.set_xlim(left=0)
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
-def save_curves(path: Path, experiment: Experiment, curves: Mapping[str, Curve]) -> None:
+def save_curves(path: Path, experiment: Experiment, curves: Mapping[str, Curve], x: str = "steps") -> None:
     """
+    One panel a group, one for all where there are none.
+
     :param path: the PNG to write
     :param experiment: the experiment
     :param curves: see :func:`load_curves`
+    :param x: a key of :data:`AXES`
     """
     plt = _pyplot()
-    figure, ax = plt.subplots(figsize=(8.5, 4.2), layout="constrained")
-    draw_curves(ax, experiment, curves)
     few = any(len(curve.seeds) < SEEDS_FOR_INTERVALS for curve in curves.values())
     shown = "thin: each seed" if few else "shaded: 95 % bootstrap interval"
-    ax.set_title(f"{experiment.title}\nbold: interquartile mean over n seeds, {shown}", fontsize="medium")
+    title = f"{experiment.title}\nbold: interquartile mean over n seeds, {shown}"
+    groups = experiment.groups_with(curves)
+    if not groups:
+        figure, ax = plt.subplots(figsize=(8.5, 4.2), layout="constrained")
+        draw_curves(ax, experiment, curves, x=x)
+        ax.set_title(title, fontsize="medium")
+    else:
+        n_rows = -(-len(groups) // COLUMNS)
+        figure, axes = plt.subplots(
+            n_rows, COLUMNS, figsize=(7.5 * COLUMNS, 3.4 * n_rows), squeeze=False, layout="constrained"
+        )
+        for ax in axes.flat[len(groups) :]:
+            ax.remove()
+        for ax, group in zip(axes.flat, groups, strict=False):
+            draw_curves(ax, experiment, curves, group.labels, x)
+            ax.set_title(group.title, fontsize="medium")
+        figure.suptitle(title, fontsize="medium")
     _save(figure, path)
 
 
@@ -132,7 +203,9 @@ def save_visits(path: Path, experiment: Experiment, folder: Path, curves: Mappin
     :return: whether there was anything to draw
     """
     from sb3_rpg.envs.maze_plot import draw_visits
+    from sb3_rpg.envs.push_plot import draw_push_visits
 
+    draw = {"maze": draw_visits, "push": draw_push_visits}[experiment.task.vec_env]
     files: dict[str, tuple[int, Path]] = {}
     for label, curve in curves.items():
         found = {seed: file for seed in curve.seeds if (file := folder / f"visits_{label}_{seed}.npz").is_file()}
@@ -149,7 +222,7 @@ def save_visits(path: Path, experiment: Experiment, folder: Path, curves: Mappin
         title = f"{label}, seed {seed}: {experiment.metric.name} {final:.2f}"
         with np.load(file) as arrays:
             latents = arrays["latents"][arrays["episodes"]] if "latents" in arrays else None
-            draw_visits(ax, arrays["positions"], latents, title=title, size=3)
+            draw(ax, arrays["positions"], latents, title=title, size=3)
     figure.suptitle(f"States visited in {experiment.budget:,} steps, coloured by z")
     _save(figure, path)
     return True

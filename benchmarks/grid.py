@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.experiments import Experiment
 from benchmarks.results import Results
 from benchmarks.runs import RunFolder, RunSpec, is_locked, run_folder
+from benchmarks.schema import Experiment
 from benchmarks.settings import resolve_settings
 from sb3_rpg.checkpoints import latest_checkpoint
 

@@ -16,7 +16,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_normalization
 
-from benchmarks.experiments import Metric
+from benchmarks.schema import Metric
 
 #: actions that the bandit's mean reward is taken over
 BANDIT_ACTIONS = 512
@@ -142,6 +142,17 @@ class BanditMeasure(Measure):
             "mean_reward": float(bandit_reward(stochastic).mean()),
             "mean_reward_deterministic": float(bandit_reward(deterministic).mean()),
         }
+
+
+def count_parameters(model: BaseAlgorithm) -> int:
+    """
+    :param model: a model
+    :return: parameters that training changes, those of an intrinsic reward among them; copies of others (targets) do not count
+    """
+    bonus = getattr(model, "bonus", None) or getattr(getattr(model, "replay_buffer", None), "intrinsic_reward", None)
+    parameters = [parameter for name, parameter in model.policy.named_parameters() if "target" not in name]
+    parameters += [] if bonus is None else bonus.parameters()
+    return sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
 
 
 def make_measure(metric: Metric, seed: int, make_eval_env: Callable[[int], VecEnv]) -> Measure:

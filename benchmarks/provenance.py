@@ -48,6 +48,18 @@ def _version(package: str) -> str:
         return "not installed"
 
 
+def peak_memory() -> int:
+    """
+    :return: most bytes that this process has held in memory so far; 0 where the system does not tell
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
 def processor_name() -> str:
     """
     :return: the processor's name, as far as the system tells

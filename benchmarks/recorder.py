@@ -12,7 +12,8 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from benchmarks.checkpoint import RunState, save_checkpoint
 from benchmarks.measures import Measure
-from benchmarks.runs import Row, RunFolder, write_json
+from benchmarks.provenance import peak_memory
+from benchmarks.runs import CLOCKS, Row, RunFolder, write_json
 
 # Seconds between two looks at the clock's consequences: progress file, request to stop
 POLL_SECONDS = 1.0
@@ -116,7 +117,11 @@ class Recorder(BaseCallback):
         self._write_progress()
 
     def _record(self, measure: Measure, step: int) -> None:
+        self._record_clocks(step)
+        start, cpu_start = time.monotonic(), time.process_time()
         values = measure(self.model, step)
+        self.state.measuring_seconds += time.monotonic() - start
+        self.state.measuring_cpu_seconds += time.process_time() - cpu_start
         if measure.metric.name in ("return", "success"):
             for name, collected in (("train_return", self.state.returns), ("train_success", self.state.successes)):
                 if collected:
@@ -129,12 +134,22 @@ class Recorder(BaseCallback):
         if step > 0 and isinstance(self.model, OffPolicyAlgorithm):
             self.model.dump_logs()
 
+    def _record_clocks(self, step: int) -> None:
+        """What training alone has taken, so that curves can be drawn over time."""
+        if self.state.rows and self.state.rows[-1].step == step:
+            return  # by the measurement before, at the same step
+        self._update_clock()
+        state = self.state
+        clocks = (state.seconds - state.measuring_seconds, state.cpu_seconds - state.measuring_cpu_seconds)
+        state.rows += [Row(name, step, value) for name, value in zip(CLOCKS, clocks, strict=True)]
+
     def _checkpoint(self) -> None:
         self._update_clock()
         save_checkpoint(self.folder.checkpoints, self.model, self.state)
         self._last_checkpoint = time.monotonic()
 
     def _update_clock(self) -> None:
+        self.state.peak_memory = max(self.state.peak_memory, peak_memory())
         self.state.seconds = time.monotonic() - self._start
         self.state.cpu_seconds = time.process_time() - self._cpu_start
 

@@ -1,7 +1,8 @@
 """
 Figures and tables of results: ``python -m benchmarks.report <experiment>``.
 
-Writes ``docs/images/<experiment>.png``, and ``table.md`` beside the results, which is printed too.
+Writes ``docs/images/<experiment>.png``, over steps or over time (``--x``), and ``table.md`` beside the results, which is
+printed too.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.bootstrap import ROOT
-from benchmarks.experiments import Experiment, find_experiment
-from benchmarks.figures import Curve, load_curves, save_curves, save_visits
+from benchmarks.experiments import find_experiment
+from benchmarks.figures import AXES, Curve, load_curves, save_curves, save_visits
 from benchmarks.results import Results
 from benchmarks.run import locations
 from benchmarks.runs import RESULTS, write_text
+from benchmarks.schema import Experiment
 from benchmarks.statistics import LEVEL, Estimate, Scores, has_rliable, interval_of_iqm, probability_of_improvement
 
 IMAGES = ROOT / "docs" / "images"
+TRAINING_HOURS = ("training_hours", "training_cpu_hours")
 
 
 def final_scores(experiment: Experiment, curve: Curve) -> Scores:
@@ -42,12 +45,28 @@ def make_table(experiment: Experiment, curves: Mapping[str, Curve], results: Res
     :param results: where they come from
     :return: a table in Markdown, with what it says in a line below
     """
+    metric, groups = experiment.metric, experiment.groups_with(curves)
+    lines = [] if groups else _score_lines(experiment, curves, results)
+    for group in groups:
+        part = {label: curve for label, curve in curves.items() if label in group.labels}
+        lines += [f"### {group.title}", "", *_score_lines(experiment, part, results), ""]
+    share = metric.final_share
+    when = f"mean over the last {100 * share:.0f} % of" if share else "at the end of"
+    lines += [
+        *([] if groups else [""]),
+        f"{experiment.task.env_id}, {when} {experiment.budget:,} environment steps. Interquartile mean over seeds, stratified "
+        f"bootstrap ({'rliable' if has_rliable() else 'SciPy'}). Wall-clock hours on one core.",
+    ]
+    return "\n".join([*lines, *_cost_lines(experiment, curves, results)]) + "\n"
+
+
+def _score_lines(experiment: Experiment, curves: Mapping[str, Curve], results: Results) -> list[str]:
+    """How well: a table's lines."""
     scores = {label: final_scores(experiment, curve) for label, curve in curves.items()}
     baseline = scores.get(experiment.baseline)
-    metric = experiment.metric
     better_than = f"P(better than {experiment.baseline})"
     lines = [
-        f"| algorithm | {metric.name} | {100 * LEVEL:.0f} % interval | {better_than} | seeds | hours a run |",
+        f"| algorithm | {experiment.metric.name} | {100 * LEVEL:.0f} % interval | {better_than} | seeds | hours a run |",
         "|---|---|---|---|---|---|",
     ]
     for label, score in scores.items():
@@ -59,14 +78,31 @@ def make_table(experiment: Experiment, curves: Mapping[str, Curve], results: Res
         hours = f"{np.mean(durations):.2f}" if durations else "-"
         cells = (label, _number(estimate.value), _interval(estimate), better, str(len(score.runs)), hours)
         lines.append(f"| {' | '.join(cells)} |")
-    share = metric.final_share
-    when = f"mean over the last {100 * share:.0f} % of" if share else "at the end of"
-    lines += [
+    return lines
+
+
+def _cost_lines(experiment: Experiment, curves: Mapping[str, Curve], results: Results) -> list[str]:
+    """At what cost: a table's lines; none where no run tells."""
+    rows = []
+    for label in curves:
+        runs = [run for run in results.manifest["runs"].get(label, {}).values() if "parameters" in run]
+        if runs:
+            thousands = experiment.budget / 1000
+            wall, processor = (3600 * np.mean([run[key] for run in runs]) / thousands for key in TRAINING_HOURS)
+            memory, parameters = (np.mean([run[key] for run in runs]) for key in ("peak_memory_mb", "parameters"))
+            cells = (label, f"{wall:.2f}", f"{processor:.2f}", f"{memory:,.0f} MB", f"{parameters:,.0f}")
+            rows.append(f"| {' | '.join(cells)} |")
+    if not rows:
+        return []
+    return [
         "",
-        f"{experiment.task.env_id}, {when} {experiment.budget:,} environment steps. Interquartile mean over seeds, stratified "
-        f"bootstrap ({'rliable' if has_rliable() else 'SciPy'}). Wall-clock hours on one core.",
+        "| algorithm | seconds for 1,000 steps | of the processor | peak memory | parameters |",
+        "|---|---|---|---|---|",
+        *rows,
+        "",
+        "Training without evaluation, mean over seeds. Memory of the whole process, replay buffer included. Parameters that "
+        "are trained, those of the bonus included.",
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _number(value: float) -> str:
@@ -83,16 +119,21 @@ def _with_interval(estimate: Estimate) -> str:
     return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
 
 
-def report(experiment: Experiment, folder: Path, images: Path) -> list[Path]:
+def report(experiment: Experiment, folder: Path, images: Path, x: str = "steps") -> list[Path]:
     """
     Write figures and table, and print the table.
 
     :param experiment: the experiment
     :param folder: its results
     :param images: folder of the figures
+    :param x: what the curves are drawn over, a key of :data:`~benchmarks.figures.AXES`; over time, that figure is all
     :return: what was written
     :raises ValueError: if there are no results
     """
+    if x != "steps":
+        path = images / f"{experiment.name}_{x}.png"
+        save_curves(path, experiment, load_curves(folder, experiment, x), x)
+        return [path]
     curves = load_curves(folder, experiment)
     table = make_table(experiment, curves, Results(folder))
     print(table)
@@ -100,7 +141,7 @@ def report(experiment: Experiment, folder: Path, images: Path) -> list[Path]:
     write_text(written[0], table)
     save_curves(written[1], experiment, curves)
     visits = images / f"{experiment.name}_visits.png"
-    if experiment.task.vec_env == "maze" and save_visits(visits, experiment, folder, curves):
+    if experiment.task.vec_env != "zoo" and save_visits(visits, experiment, folder, curves):
         written.append(visits)
     return written
 
@@ -112,6 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
     parser.add_argument("experiment", help="name of an experiment, see `python -m benchmarks.run --list`")
+    parser.add_argument("--x", choices=AXES, default="steps", help="what curves are drawn over (default: %(default)s)")
     parser.add_argument("--n-timesteps", "-n", type=int, help="as given to benchmarks.run")
     parser.add_argument("--tuning", action="store_true", help="as given to benchmarks.run")
     parsed = parser.parse_args(arguments)
@@ -121,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
             experiment = experiment.with_budget(parsed.n_timesteps)
         _, folder = locations(experiment, parsed.tuning)
         images = IMAGES if folder.is_relative_to(RESULTS) else folder
-        for path in report(experiment, folder, images):
+        for path in report(experiment, folder, images, parsed.x):
             print(f"written: {path}")
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

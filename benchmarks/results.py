@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.experiments import FIRST_TUNING_SEED
 from benchmarks.runs import Row, RunFolder, RunSpec, locked, read_json, write_json, write_text
+from benchmarks.schema import FIRST_TUNING_SEED
 
 COLUMNS = ("step", "value", "seed", "metric")
 #: rows kept of a run and metric

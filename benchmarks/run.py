@@ -15,9 +15,10 @@ from pathlib import Path
 
 from benchmarks.engines import ENGINES, make_engine
 from benchmarks.executor import Executor
-from benchmarks.experiments import EXPERIMENTS, FIRST_TUNING_SEED, Experiment, find_experiment
+from benchmarks.experiments import EXPERIMENTS, find_experiment
 from benchmarks.grid import ON_CHANGE, Plan, plan_runs
 from benchmarks.runs import RESULTS, WORK
+from benchmarks.schema import FIRST_TUNING_SEED, Experiment
 from benchmarks.settings import import_packages
 from benchmarks.worker import WorkerOptions
 
@@ -106,6 +107,8 @@ def list_experiments() -> None:
     for experiment in EXPERIMENTS.values():
         labels = ", ".join(algorithm.label for algorithm in experiment.algorithms)
         print(f"{experiment.name}: {experiment.task.env_id}, {experiment.budget:,} steps, {experiment.seeds} seeds: {labels}")
+        if experiment.groups:
+            print(f"  groups: {', '.join(group.name for group in experiment.groups)}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -118,6 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("experiment", nargs="?", help="name of an experiment, see --list")
     parser.add_argument("--list", action="store_true", help="print all experiments")
     parser.add_argument("--algos", nargs="+", metavar="LABEL", help="labels of the algorithms to run (default: all)")
+    parser.add_argument("--groups", nargs="+", metavar="GROUP", help="run the algorithms of these groups")
     parser.add_argument(
         "--seeds", nargs="+", metavar="SEED", help="seeds or ranges of them, as 0 3-5 (default: the experiment's)"
     )
@@ -138,7 +142,10 @@ def main(arguments: list[str] | None = None) -> int:
         first = FIRST_TUNING_SEED if parsed.tuning else 0
         seeds = parse_seeds(parsed.seeds) if parsed.seeds else list(range(first, first + experiment.seeds))
         check_seeds(seeds, parsed.tuning)
-        specs = plan_runs(experiment, parsed.algos, seeds)
+        labels = parsed.algos
+        if parsed.groups is not None:
+            labels = [*(labels or ()), *experiment.labels_of(parsed.groups)]
+        specs = plan_runs(experiment, labels, seeds)
         command = shlex.join(["python", "-m", "benchmarks.run", *texts])
         return execute(Plan(experiment, specs, *locations(experiment, parsed.tuning), command), parsed)
     except ValueError as error:

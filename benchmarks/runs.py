@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.bootstrap import ROOT
-from benchmarks.experiments import FIRST_TUNING_SEED, Metric, Task
+from benchmarks.schema import FIRST_TUNING_SEED, Metric, Task
 
 #: what is not for git: logs, checkpoints, models, results of tuning
 WORK = ROOT / "benchmarks" / "work"
 #: what is for git: one folder an experiment
 RESULTS = ROOT / "benchmarks" / "results"
+
+
+#: rows beside the measurements: seconds of training so far, by the clock on the wall and of the processor
+CLOCKS = ("seconds", "cpu_seconds")
 
 
 class Row(NamedTuple):

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
-from benchmarks.experiments import Task
+from benchmarks.schema import Task
+from benchmarks.variants import register_variants
 
 if TYPE_CHECKING:
     from rl_zoo3.exp_manager import ExperimentManager
@@ -54,6 +55,7 @@ def load_zoo() -> None:
         register()
     except ImportError as error:
         raise ValueError(str(error)) from error
+    register_variants()
 
 
 def resolve_settings(algo: str, env_id: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,9 +129,16 @@ class Workbench:
         """
         if self.task.vec_env == "zoo":
             return self._manager.create_envs(self._manager.n_envs, no_log=True)
-        from sb3_rpg.envs import MazeVecEnv
+        from sb3_rpg.envs import MazeVecEnv, PushVecEnv
 
-        env: VecEnv = MazeVecEnv(self._manager.n_envs)
+        options = gym.spec(self.task.env_id).kwargs
+        env: VecEnv
+        if self.task.vec_env == "push":
+            env = VecMonitor(PushVecEnv(self._manager.n_envs, **options))
+        else:
+            env = MazeVecEnv(self._manager.n_envs, **options)
+            # Returns of a maze without reward say nothing
+            env = env if env.reward == "none" else VecMonitor(env)
         env.seed(self.seed)
         return self._manager._maybe_normalize(env, eval_env=False)
 

@@ -1,26 +1,33 @@
-"""Who went where in the maze: a sample of the visited states with their latents, small enough for git."""
+"""Who went where in the plane: a sample of the visited states with their latents, small enough for git."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from stable_baselines3.common.base_class import BaseAlgorithm
+
+from sb3_rpg.envs import positions_of, push_positions_of
 
 #: states kept, in whole episodes
 MAX_STATES = 20_000
 
+Positions = Callable[[npt.ArrayLike], npt.NDArray[np.float64]]
+#: (x, y) of observations, by the batched environment that has them, see :class:`~benchmarks.experiments.Task`
+POSITIONS: dict[str, Positions] = {"maze": positions_of, "push": push_positions_of}
 
-def save_visits(path: Path, model: BaseAlgorithm) -> None:
+
+def save_visits(path: Path, model: BaseAlgorithm, positions_of: Positions) -> None:
     """
     Write evenly spaced episodes of the replay buffer: ``positions`` (N, 2), ``episodes`` (N,) the index of each position's
     episode, ``steps`` (E,) the environment step that an episode began at, ``latents`` (E, d) its z.
 
     :param path: the file
-    :param model: a model whose replay buffer still holds the whole training in the maze; others are passed over
+    :param model: a model whose replay buffer still holds the whole training; others are passed over
+    :param positions_of: (x, y) of observations
     """
-    from sb3_rpg.envs import positions_of
-
     buffer = getattr(model, "replay_buffer", None)
     if buffer is None or buffer.optimize_memory_usage:
         return

@@ -23,12 +23,13 @@ from typing import Any
 import torch as th
 
 from benchmarks.checkpoint import RunState, resume
-from benchmarks.experiments import RANDOM_BASELINES
-from benchmarks.measures import make_measure
-from benchmarks.provenance import environment, origin
+from benchmarks.measures import count_parameters, make_measure
+from benchmarks.provenance import environment, origin, peak_memory
 from benchmarks.recorder import Recorder, Stopped, StopRequest
 from benchmarks.runs import Row, RunFolder, RunSpec, locked, write_json
+from benchmarks.schema import RANDOM_BASELINES
 from benchmarks.settings import Workbench, import_packages
+from benchmarks.visits import POSITIONS, save_visits
 from sb3_rpg.checkpoints import latest_checkpoint
 
 FINISHED, STOPPED, BUSY = 0, 75, 76
@@ -113,14 +114,12 @@ def _train(folder: RunFolder, spec: RunSpec, options: WorkerOptions) -> dict[str
             recorder.init_callback(model)
         recorder.finish()
     model.save(folder.model)
-    if spec.task.vec_env == "maze":
-        from benchmarks.visits import save_visits
-
-        save_visits(folder.visits, model)
+    if spec.task.vec_env in POSITIONS:
+        save_visits(folder.visits, model, POSITIONS[spec.task.vec_env])
     for measure in measures:
         measure.close()
     env.close()
-    return _outcome(state, str(model.device))
+    return {**_outcome(state, str(model.device)), "parameters": count_parameters(model)}
 
 
 def _compute_baseline(folder: RunFolder, spec: RunSpec) -> dict[str, Any]:
@@ -134,6 +133,7 @@ def _compute_baseline(folder: RunFolder, spec: RunSpec) -> dict[str, Any]:
     places = steps.searchsorted(due, side="right") - 1
     folder.write_rows([Row("coverage", step, float(values[place])) for step, place in zip(due, places, strict=True)])
     state.seconds = state.cpu_seconds = time.monotonic() - start
+    state.peak_memory = peak_memory()
     return _outcome(state, "cpu")
 
 
@@ -147,6 +147,10 @@ def _outcome(state: RunState, device: str) -> dict[str, Any]:
         "resumes": state.resumes,
         "hours": round(state.seconds / 3600, 4),
         "cpu_hours": round(state.cpu_seconds / 3600, 4),
+        # Without what measurements took
+        "training_hours": round((state.seconds - state.measuring_seconds) / 3600, 4),
+        "training_cpu_hours": round((state.cpu_seconds - state.measuring_cpu_seconds) / 3600, 4),
+        "peak_memory_mb": round(state.peak_memory / 2**20),
         "device": device,
         "environment": environment(),
     }

@@ -2,8 +2,11 @@
 Environments of the paper that no package has. Importing this module registers them with gymnasium:
 
 - ``RPGBandit-v0``: the one-step bandit of Fig. 4
-- ``RPGMaze-v0``: the maze of Fig. 5 and Fig. 8
+- ``RPGMaze-v0``: the maze of Fig. 5 and Fig. 8; ``RPGMazeSparse-v0``: with a reward of 1 in its farthest room
+- ``RPGPointPush-v0``: AntPush's maze with a point robot, a dense reward with a local optimum
 """
+
+from typing import Any
 
 import gymnasium
 
@@ -12,27 +15,38 @@ from sb3_rpg.envs.baselines import random_coverage
 from sb3_rpg.envs.maze import MazeEnv, maze_observation, positions_of
 from sb3_rpg.envs.maze_core import EPISODE_LENGTH, MazeCore, cells_of, coverage, maze_walls
 from sb3_rpg.envs.maze_vec import MazeVecEnv
+from sb3_rpg.envs.push import PushEnv, push_observation, push_positions_of
+from sb3_rpg.envs.push_core import EPISODE_LENGTH as PUSH_EPISODE_LENGTH
+from sb3_rpg.envs.push_core import PushCore
+from sb3_rpg.envs.push_vec import PushVecEnv
 
 __all__ = [
     "BanditEnv",
     "MazeCore",
     "MazeEnv",
     "MazeVecEnv",
+    "PushCore",
+    "PushEnv",
+    "PushVecEnv",
     "bandit_reward",
     "cells_of",
     "coverage",
     "maze_observation",
     "maze_walls",
     "positions_of",
+    "push_observation",
+    "push_positions_of",
     "random_coverage",
 ]
 
 
-def _register(env_id: str, entry_point: str, max_episode_steps: int) -> None:
+def _register(env_id: str, entry_point: str, max_episode_steps: int, **kwargs: Any) -> None:
     """Register an environment unless it is there already, as gymnasium warns of a second registration."""
     if env_id not in gymnasium.registry:
-        gymnasium.register(id=env_id, entry_point=entry_point, max_episode_steps=max_episode_steps)
+        gymnasium.register(id=env_id, entry_point=entry_point, max_episode_steps=max_episode_steps, kwargs=kwargs)
 
 
 _register("RPGBandit-v0", "sb3_rpg.envs.bandit:BanditEnv", max_episode_steps=1)
 _register("RPGMaze-v0", "sb3_rpg.envs.maze:MazeEnv", max_episode_steps=EPISODE_LENGTH)
+_register("RPGMazeSparse-v0", "sb3_rpg.envs.maze:MazeEnv", max_episode_steps=EPISODE_LENGTH, reward="sparse")
+_register("RPGPointPush-v0", "sb3_rpg.envs.push:PushEnv", max_episode_steps=PUSH_EPISODE_LENGTH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -135,6 +136,7 @@ def draw_visits(
     title: str | None = None,
     size: float = 4.0,
     alpha: float = 0.7,
+    geometry: Callable[[Axes, str | None], Axes] = draw_maze,
 ) -> Axes:
     """
     Draw the maze and the states visited in it, coloured by the latent that the policy held (see :func:`latent_colors`).
@@ -147,6 +149,7 @@ def draw_visits(
     :param title: title of the axes
     :param size: area of a marker, in points squared
     :param alpha: opacity of the markers
+    :param geometry: draws what the states lie in, given axes and title: for another task than the maze
     :return: the axes
     :raises ValueError: if the shapes do not match
     """
@@ -166,7 +169,7 @@ def draw_visits(
             )
         categories = _categories(latents)
         colors = latent_colors(latents)
-    draw_maze(ax, title)
+    geometry(ax, title)
     if trajectories:
         from matplotlib.collections import LineCollection
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.experiments import Algorithm, Experiment, Metric, Task
 from benchmarks.grid import Plan, plan_runs
 from benchmarks.runs import Row, RunFolder, RunSpec, write_json
+from benchmarks.schema import Algorithm, Experiment, Metric, Task
 from benchmarks.worker import WorkerOptions
 
 TINY_RPG: dict[str, Any] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.compare import main, make_experiment, parse_overrides
-from benchmarks.experiments import Metric
+from benchmarks.schema import Metric
 
 
 def test_overrides_are_yaml() -> None:

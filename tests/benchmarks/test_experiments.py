@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
+import gymnasium as gym
 import pytest
 
-from benchmarks.experiments import EXPERIMENTS, RPG, SAC, Algorithm, Metric, Task, find_experiment
+from benchmarks.experiments import EXPERIMENTS, RPG, SAC, find_experiment
+from benchmarks.measures import count_parameters
 from benchmarks.run import check_seeds, locations, main, parse_seeds
 from benchmarks.runs import RESULTS, WORK
-from benchmarks.settings import resolve_settings
+from benchmarks.schema import Algorithm, Experiment, Group, Metric, Task
+from benchmarks.settings import Workbench, resolve_settings
+from sb3_rpg.intrinsic import INTRINSIC_REWARDS
 
 
 def test_the_planned_experiments_are_there() -> None:
     assert {"bandit", "maze_50k", "maze", "pendulum", "halfcheetah"} <= set(EXPERIMENTS)
+    assert {"maze_sparse", "maze_ablations", "push", "cost"} <= set(EXPERIMENTS)
+    assert {f"{task}_100k" for task in ("halfcheetah", "hopper", "walker2d", "ant")} <= set(EXPERIMENTS)
     maze = find_experiment("maze")
     assert [algorithm.label for algorithm in maze.algorithms][:4] == ["rpg", "rpg_categorical", "mbsac_r", "sac_rnd"]
     assert (maze.budget, maze.seeds, maze.metric.name) == (250_000, 5, "coverage")
@@ -22,13 +29,60 @@ def test_the_planned_experiments_are_there() -> None:
 
 @pytest.mark.parametrize("name", sorted(EXPERIMENTS))
 def test_settings_of_every_algorithm_can_be_resolved(name: str) -> None:
-    if name == "halfcheetah":
-        pytest.importorskip("mujoco")
     experiment = EXPERIMENTS[name]
+    if experiment.task.env_id.endswith("-v5"):
+        pytest.importorskip("mujoco")
     for algorithm in experiment.algorithms:
         if algorithm.learns:
             settings = resolve_settings(algorithm.base, experiment.task.env_id, algorithm.overrides)
             assert algorithm.overrides.items() <= settings.items()
+
+
+#: what differs in its settings from all before; algorithms that several experiments have in common are there once
+LEARNERS = {
+    (experiment.task.env_id, algorithm.base, repr(algorithm.overrides)): pytest.param(
+        experiment, algorithm, id=f"{experiment.name}-{algorithm.label}"
+    )
+    for experiment in EXPERIMENTS.values()
+    for algorithm in experiment.algorithms
+    if algorithm.learns
+}
+
+
+@pytest.mark.parametrize(("experiment", "algorithm"), LEARNERS.values())
+def test_every_algorithm_can_be_constructed(experiment: Experiment, algorithm: Algorithm) -> None:
+    task, bonus = experiment.task, algorithm.overrides.get("intrinsic_reward", "none")
+    if task.env_id.endswith("-v5"):
+        pytest.importorskip("mujoco")
+    if bonus not in {*INTRINSIC_REWARDS, "none"}:
+        pytest.skip(f"there is no bonus {bonus!r}")
+    # At a small budget, so that the buffer is small
+    settings = resolve_settings(algorithm.base, task.env_id, algorithm.overrides)
+    bench = Workbench(algorithm.base, task, settings, budget=1000, seed=1000, device="cpu")
+    env = bench.make_env()
+    model = bench.make_model(env)
+    assert isinstance(model, bench.model_class())
+    assert model.observation_space.shape == gym.spec(task.env_id).make().observation_space.shape
+    assert count_parameters(model) > 1000
+    for name in {"latent", "latent_dim", "beta", "horizon", "gradient_steps", "learning_starts"} & set(algorithm.overrides):
+        assert getattr(model, name) == algorithm.overrides[name]
+    env.close()
+
+
+def test_ablations_differ_from_the_default_in_one_group_each() -> None:
+    experiment = EXPERIMENTS["maze_ablations"]
+    labels = [algorithm.label for algorithm in experiment.algorithms]
+    assert {group.name for group in experiment.groups} == {
+        *("latent", "latent_dim", "beta", "horizon", "updates", "rnd", "bonus")
+    }
+    assert all(group.labels[0] == "rpg" for group in experiment.groups)  # trained once, shown in each
+    assert sorted(label for group in experiment.groups for label in group.labels[1:]) == sorted(set(labels) - {"rpg"})
+    settings = [resolve_settings("rpg", "RPGMaze-v0", algorithm.overrides) for algorithm in experiment.algorithms]
+    assert all(a != b for a, b in itertools.combinations(settings, 2))
+    assert experiment.labels_of(["beta", "horizon"])[:2] == ["rpg", "beta_0"]
+    assert experiment.labels_of(["beta", "horizon"]).count("rpg") == 1
+    with pytest.raises(ValueError, match=r"groups=\['width'\] are not in .*'beta'"):
+        experiment.labels_of(["width"])
 
 
 @pytest.mark.parametrize(
@@ -38,6 +92,7 @@ def test_settings_of_every_algorithm_can_be_resolved(name: str) -> None:
         ({"baseline": "td3"}, "baseline='td3'"),
         ({"budget": 0}, "budget"),
         ({"metrics": ()}, "metric"),
+        ({"groups": (Group("a", "A", ("rpg", "td3")),)}, r"group 'a' of 'pendulum' names \['td3'\]"),
         ({"metrics": (Metric("return", 10), Metric("success", 10))}, "one evaluation"),
     ],
 )

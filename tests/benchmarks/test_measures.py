@@ -10,8 +10,8 @@ import pytest
 import torch as th
 from stable_baselines3 import SAC
 
-from benchmarks.experiments import Metric, Task
 from benchmarks.measures import BanditMeasure, CoverageMeasure, EvaluationMeasure, isolated_randomness, make_measure
+from benchmarks.schema import Metric, Task
 from benchmarks.settings import Workbench, resolve_settings
 from sb3_rpg.envs import MazeVecEnv, bandit_reward
 from tests.benchmarks.conftest import TINY_SAC

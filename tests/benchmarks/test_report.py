@@ -11,11 +11,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from benchmarks.experiments import Algorithm, Experiment, Metric
 from benchmarks.figures import Curve, draw_curves, load_curves, median_seed
 from benchmarks.report import final_scores, main, make_table, report
 from benchmarks.results import Results, write_curve
 from benchmarks.runs import Row, write_json
+from benchmarks.schema import Algorithm, Experiment, Group, Metric
 from tests.benchmarks.conftest import maze_experiment
 
 STEPS = (0, 100, 200, 300)
@@ -85,6 +85,62 @@ def test_curves(tmp_path: Path, experiment: Experiment) -> None:
     assert len(thin) == 2  # two seeds are shown themselves
     assert thin[0].get_color() != lines[0].get_color()
     plt.close(figure)
+
+
+def test_groups_have_panels_and_tables(tmp_path: Path, experiment: Experiment, capsys: pytest.CaptureFixture[str]) -> None:
+    groups = (
+        Group("a", "Title A", ("rpg", "sac")),
+        Group("b", "Title B", ("rpg", "random_uniform")),
+        Group("c", "C", ("rpg",)),
+    )
+    grouped = replace(experiment, groups=groups)
+    table = make_table(grouped, load_curves(tmp_path, grouped), Results(tmp_path))
+    # A group with nothing to compare is left out
+    assert re.findall(r"^### (.*)$", table, re.MULTILINE) == ["Title A", "Title B"]
+    first, second = table.split("### ")[1:]
+    assert "| sac |" in first and "| sac |" not in second and "| rpg | 0.70 |" in first and "| rpg | 0.70 |" in second
+    figure, ax = plt.subplots()
+    draw_curves(ax, grouped, load_curves(tmp_path, grouped), groups[1].labels)
+    legend = ax.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["rpg (n = 5)", "random_uniform (n = 2)"]
+    plt.close(figure)
+    assert all(path.is_file() for path in report(grouped, tmp_path, tmp_path / "images"))
+    assert "### Title A" in capsys.readouterr().out
+
+
+def test_curves_over_time(tmp_path: Path, experiment: Experiment) -> None:
+    with pytest.raises(ValueError, match=r"holds no results of 'tiny_maze' with 'seconds' beside them"):
+        load_curves(tmp_path, experiment, "time")
+    # Seed 1 takes twice the time of seed 0; clocks and metric need not share their steps
+    runs = {
+        seed: [Row("coverage", step, step / 300) for step in STEPS]
+        + [Row("seconds", step, 12.0 * (seed + 1) * step) for step in (0, 300)]
+        for seed in range(2)
+    }
+    write_curve(tmp_path / "sac.csv", runs)
+    curves = load_curves(tmp_path, experiment, "time")
+    assert list(curves) == ["sac"]
+    hours, values = curves["sac"].steps, curves["sac"].values
+    assert (hours[0], hours[-1]) == (0.0, 1.0)  # as long as both ran: seed 0's 3600 s
+    np.testing.assert_allclose(values, [hours, hours / 2], atol=1e-5)  # files keep six digits
+    (path,) = report(experiment, tmp_path, tmp_path / "images", "time")
+    assert path.name == "tiny_maze_time.png" and path.stat().st_size > 1000
+    figure, ax = plt.subplots()
+    draw_curves(ax, experiment, curves, x="time")
+    assert ax.get_xlabel() == "hours of training"
+    plt.close(figure)
+
+
+def test_costs(tmp_path: Path, experiment: Experiment) -> None:
+    run = {"hours": 1.0, "training_hours": 0.1, "training_cpu_hours": 0.05, "peak_memory_mb": 1234, "parameters": 1000}
+    runs = {"rpg": {"0": run, "1": {**run, "training_hours": 0.2, "parameters": 1000}}, "sac": {"0": {"hours": 1.0}}}
+    write_json(tmp_path / "manifest.json", {"experiment": "tiny", "runs": runs, "settings": {}, "environments": {}})
+    table = make_table(experiment, load_curves(tmp_path, experiment), Results(tmp_path))
+    assert "| algorithm | seconds for 1,000 steps | of the processor | peak memory | parameters |" in table
+    # 0.15 hours for 300 steps; runs from before these were recorded have no line
+    assert "| rpg | 1800.00 | 600.00 | 1,234 MB | 1,000 |" in table
+    assert len(re.findall(r"^\| sac \|", table, re.MULTILINE)) == 1
 
 
 def test_report_writes_table_and_figures(tmp_path: Path, experiment: Experiment, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from stable_baselines3 import PPO, SAC, TD3
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
-from benchmarks.experiments import Task
+from benchmarks.schema import Task
 from benchmarks.settings import BUFFER_RESERVE, Workbench, import_packages, resolve_settings
 from sb3_rpg import RPG
-from sb3_rpg.envs import MazeVecEnv
+from sb3_rpg.envs import MazeVecEnv, PushVecEnv
 from sb3_rpg.intrinsic import IntrinsicReplayBuffer, IntrinsicRewardCallback
 from tests.benchmarks.conftest import TINY_RPG
 
@@ -44,6 +46,17 @@ def test_the_maze_is_one_batch_and_counts_coverage() -> None:
     assert [type(callback) for callback in bench.callbacks()] == [IntrinsicRewardCallback]
     # The file says 800,000: a buffer that cannot fill is made smaller
     assert model.buffer_size == 100 + BUFFER_RESERVE
+
+
+def test_batched_tasks_take_their_options_from_the_registration() -> None:
+    def make_env(env_id: str, vec_env: str) -> Any:
+        bench = Workbench("sac", Task(env_id, vec_env), resolve_settings("sac", env_id, {}), 100, seed=3, device="cpu")
+        return bench.make_env()
+
+    sparse = make_env("RPGMazeSparse-v0", "maze")
+    assert isinstance(sparse, VecMonitor) and sparse.get_attr("reward") == ["sparse"] * 5
+    push = make_env("RPGPointPush-v0", "push")
+    assert isinstance(push, VecMonitor) and isinstance(push.venv, PushVecEnv) and push.num_envs == 5
 
 
 def test_code_schedules_and_noise_are_parsed() -> None:

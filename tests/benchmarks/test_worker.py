@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ import pytest
 import torch as th
 
 from benchmarks.checkpoint import resume
-from benchmarks.experiments import Experiment
+from benchmarks.measures import BanditMeasure
 from benchmarks.recorder import Recorder
-from benchmarks.runs import Row, RunFolder, locked, read_json
+from benchmarks.runs import CLOCKS, Row, RunFolder, locked, read_json
+from benchmarks.schema import Algorithm, Experiment, Metric, Task
 from benchmarks.settings import Workbench
 from benchmarks.worker import BUSY, FINISHED, STOPPED, execute
 from sb3_rpg.checkpoints import latest_checkpoint
@@ -99,12 +102,59 @@ def test_interrupted_runs_have_the_rows_of_others(tmp_path: Path, monkeypatch: p
         go_on()
     assert execute(parts.path, NEVER) == FINISHED
     keys = [(row.metric, row.step) for row in whole.read_rows()]
+    for folder in (whole, parts):
+        for clock in CLOCKS:
+            assert list(values(folder, clock)) == [0, 100, 200]
+            seconds = list(values(folder, clock).values())
+            assert 0 <= seconds[0] < seconds[1] < seconds[2]
+        record = read_json(folder.finished)
+        assert 0 < record["training_hours"] <= record["hours"] and 0 < record["training_cpu_hours"] <= record["cpu_hours"]
+        assert 50 < record["peak_memory_mb"] < 50_000 and record["parameters"] > 100
     assert [(row.metric, row.step) for row in parts.read_rows()] == keys
     assert {metric for metric, _ in keys} == {
-        *("mean_reward", "mean_reward_deterministic", "return", "success", "train_return", "train_success")
+        *("mean_reward", "mean_reward_deterministic", "return", "success", "train_return", "train_success"),
+        *CLOCKS,
     }
     assert [step for metric, step in keys if metric == "mean_reward"] == [0, 100, 200]
     assert read_json(parts.finished)["resumes"] == 2
+
+
+def test_the_clocks_leave_measurements_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure = BanditMeasure.measure
+
+    def slow(self: BanditMeasure, model: Any, seed: int) -> dict[str, float]:
+        end = time.process_time() + 1.0
+        while time.process_time() < end:
+            pass
+        return measure(self, model, seed)
+
+    monkeypatch.setattr(BanditMeasure, "measure", slow)
+    folder = prepare(tmp_path, bandit_experiment(), "sac")
+    assert execute(folder.path, NEVER) == FINISHED
+    record = read_json(folder.finished)
+    assert 3600 * (record["cpu_hours"] - record["training_cpu_hours"]) > 2.9  # three measurements
+    assert 3600 * (record["hours"] - record["training_hours"]) > 2.9
+
+
+def test_a_batched_task_with_rewards_records_its_training_episodes(tmp_path: Path) -> None:
+    sparse = replace(
+        maze_experiment(), task=Task("RPGMazeSparse-v0", "maze"), metrics=(Metric("success", 300, 1), Metric("coverage", 300))
+    )
+    push = replace(maze_experiment(budget=600), task=Task("RPGPointPush-v0", "push"), metrics=(Metric("success", 600, 1),))
+    for experiment, returned in ((sparse, 0.0), (push, None)):
+        # No ramps: they are the task's own
+        tiny = {**TINY_RPG, "latent": "gaussian", "beta": 0.01, "latent_ent_coef": 1.0}
+        experiment = replace(experiment, algorithms=(Algorithm("rpg", "rpg", tiny),), baseline="rpg")
+        folder = prepare(tmp_path / experiment.task.vec_env, experiment, "rpg")
+        assert execute(folder.path, NEVER) == FINISHED
+        assert values(folder, "success") == {0: 0.0, experiment.budget: 0.0}
+        assert values(folder, "train_success") == {experiment.budget: 0.0}
+        train_return = values(folder, "train_return")[experiment.budget]
+        assert train_return == returned if returned is not None else -230 < train_return < -80
+        with np.load(folder.visits) as arrays:
+            assert arrays["positions"].shape == (experiment.budget, 2)
+            assert arrays["latents"].shape == (len(np.unique(arrays["episodes"])), 3)
+    assert max(values(RunFolder(tmp_path / "maze" / "work" / "rpg" / "seed_0"), "coverage").values()) > 0.01
 
 
 def test_random_numbers_go_on_after_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +174,8 @@ def test_checkpoints_leave_no_trace_in_the_run(tmp_path: Path) -> None:
     experiment = bandit_experiment(base="rpg", overrides={**TINY_RPG, "latent_dim": 2})
     often, never = (prepare(tmp_path / name, experiment, "rpg") for name in ("often", "never"))
     assert execute(often.path, ALWAYS) == execute(never.path, NEVER) == FINISHED
-    assert often.read_rows() == never.read_rows()
+    often_rows, never_rows = ([row for row in run.read_rows() if row.metric not in CLOCKS] for run in (often, never))
+    assert often_rows == never_rows
 
 
 def test_the_random_baseline_is_exact(tmp_path: Path) -> None:

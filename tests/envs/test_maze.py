@@ -16,7 +16,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 from sb3_rpg.envs import MazeEnv, MazeVecEnv, cells_of, coverage, positions_of
-from sb3_rpg.envs.maze_core import FARTHEST_ROOM
+from sb3_rpg.envs.maze_core import FARTHEST_ROOM, room_depths
 
 # Room by room from the centre to the farthest room.
 WAY_TO_FARTHEST_ROOM = [(-2, 0), (-4, 0), (-4, 2), (-2, 2), (-2, 4)]
@@ -115,6 +115,28 @@ def test_sparse_reward_in_the_farthest_room() -> None:
     for _ in range(4):
         *_, info = env.step(np.array([0.0, -1.0], dtype=np.float32))
     assert info["is_success"] is False  # it is about now, not about ever
+
+
+def test_the_sparse_maze_has_an_id_of_its_own() -> None:
+    """The rewarded room is 5 passages deep, as deep as any, and the only one of the two such rooms that pays."""
+    depths = room_depths()
+    deepest = {(2.0 * column - 4, 2.0 * row - 4) for row, column in np.argwhere(depths == depths.max())}
+    assert depths.max() == 5 == len(WAY_TO_FARTHEST_ROOM) and deepest == {(-2.0, 4.0), (4.0, -2.0)}
+    sparse = gym.make("RPGMazeSparse-v0")
+    option = gym.make("RPGMaze-v0", reward="sparse")
+    for env in (sparse, option):
+        env.reset(seed=0)
+    assert sparse.spec is not None and sparse.spec.max_episode_steps == 50
+    total = 0.0
+    for action in walk_to_farthest_room():
+        result, expected = sparse.step(action), option.step(action)
+        assert result[1:4] == expected[1:4] and result[4]["is_success"] == expected[4]["is_success"]
+        total += float(result[1])
+    assert total == 4.0 and result[4]["is_success"] and 0 < result[4]["coverage"] < 1
+    env = MazeEnv(reward="sparse")
+    env.core.reset(starts=(4.0, -2.0))
+    _, reward, _, _, info = env.step(np.zeros(2, dtype=np.float32))
+    assert reward == 0.0 and info["is_success"] is False
 
 
 def rollout(env: MazeEnv, seed: int) -> np.ndarray:
