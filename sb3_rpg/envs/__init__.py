@@ -9,6 +9,7 @@ import gymnasium
 
 from sb3_rpg.envs.bandit import BanditEnv, bandit_reward
 from sb3_rpg.envs.baselines import random_coverage
+from sb3_rpg.envs.faults import WeakActuator
 from sb3_rpg.envs.maze import MazeEnv, maze_observation, positions_of
 from sb3_rpg.envs.maze_core import EPISODE_LENGTH, MazeCore
 from sb3_rpg.envs.maze_layout import cells_of, coverage, maze_walls
@@ -19,6 +20,7 @@ __all__ = [
     "MazeCore",
     "MazeEnv",
     "MazeVecEnv",
+    "WeakActuator",
     "bandit_reward",
     "cells_of",
     "coverage",

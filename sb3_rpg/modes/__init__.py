@@ -1,15 +1,18 @@
 """What a policy of many modes gives: several solutions in one model, to look at, choose and reuse."""
 
+from sb3_rpg.modes.adaptation import Adaptation, adapt, mode_latents, spread_latents, successive_halving
 from sb3_rpg.modes.choice import FixedLatent, best_latent, candidate_latents, latent_values, sample_latents
 from sb3_rpg.modes.clusters import Diversity, Mode, diversity, effective_mode_count, embed_paths, find_modes
 from sb3_rpg.modes.trajectories import Descriptor, Trajectory, roll_out
 
 __all__ = [
+    "Adaptation",
     "Descriptor",
     "Diversity",
     "FixedLatent",
     "Mode",
     "Trajectory",
+    "adapt",
     "best_latent",
     "candidate_latents",
     "diversity",
@@ -17,6 +20,9 @@ __all__ = [
     "embed_paths",
     "find_modes",
     "latent_values",
+    "mode_latents",
     "roll_out",
     "sample_latents",
+    "spread_latents",
+    "successive_halving",
 ]

@@ -85,7 +85,7 @@ def trajectory_figure(
     :raises ValueError: if there are no trajectories, or they lack a dimension
     """
     paths = _chosen(trajectories, dims)
-    figure = new_figure(8.6 if modes is not None else 6.4, 6.0)
+    figure = new_figure(9.2 if modes is not None else 6.4, 6.0)
     ax = figure.add_subplot()
     if maze is not None and maze is not False:
         draw_maze(ax, blocked=() if maze is True else maze)
@@ -96,7 +96,7 @@ def trajectory_figure(
         _tidy(ax)
     colors = trajectory_colors(trajectories, modes)
     # Many lines darken each other: more of them are drawn fainter
-    alpha = float(np.clip(12.0 / len(paths), 0.25, 0.8))
+    alpha = float(np.clip(40.0 / len(paths), 0.45, 0.9))
     for path, color in zip(paths, colors, strict=True):
         ax.plot(*path.T, color=color, linewidth=1.1, alpha=alpha, zorder=1.5, solid_joinstyle="round")
     ends = np.stack([path[-1] for path in paths])
@@ -109,7 +109,7 @@ def trajectory_figure(
         ax.set_title(f"{len(paths)} episodes, coloured by z")
     else:
         ax.set_title(f"{len(paths)} episodes, {len(modes)} mode{'s' if len(modes) != 1 else ''}")
-        _mode_legend(ax, modes)
+        _mode_legend(figure, modes)
     return figure
 
 
@@ -213,7 +213,7 @@ def _chosen(trajectories: Sequence[Trajectory], dims: tuple[int, int]) -> list[n
     return [t.path[:, list(dims)] for t in trajectories]
 
 
-def _mode_legend(ax: Axes, modes: Sequence[Mode]) -> None:
+def _mode_legend(figure: Figure, modes: Sequence[Mode]) -> None:
     from matplotlib.lines import Line2D
 
     colors = mode_colors(len(modes))
@@ -222,7 +222,7 @@ def _mode_legend(ax: Axes, modes: Sequence[Mode]) -> None:
     if rest:
         text = f"{len(rest)} more, {sum(mode.share for mode in rest):.0%} together"
         lines.append(Line2D([], [], color=_GREY, linewidth=4, label=text))
-    ax.legend(handles=lines, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small")
+    figure.legend(handles=lines, loc="outside right center", frameon=False, fontsize="small")
 
 
 def _draw_by_mode(ax: Axes, returns: np.ndarray, modes: Sequence[Mode], colors: np.ndarray, failed: np.ndarray) -> None:
