@@ -2,7 +2,9 @@
 
 from sb3_rpg.modes.adaptation import Adaptation, adapt, mode_latents, spread_latents, successive_halving
 from sb3_rpg.modes.choice import FixedLatent, best_latent, candidate_latents, latent_values, sample_latents
-from sb3_rpg.modes.clusters import Diversity, Mode, diversity, effective_mode_count, embed_paths, find_modes
+from sb3_rpg.modes.clusters import Diversity, Mode, diversity, effective_mode_count, embed_paths, find_modes, stretch_means
+from sb3_rpg.modes.projection import Projection, action_paths, principal_paths
+from sb3_rpg.modes.slices import LatentSlice, slice_latents
 from sb3_rpg.modes.trajectories import Descriptor, Trajectory, roll_out
 
 __all__ = [
@@ -10,8 +12,11 @@ __all__ = [
     "Descriptor",
     "Diversity",
     "FixedLatent",
+    "LatentSlice",
     "Mode",
+    "Projection",
     "Trajectory",
+    "action_paths",
     "adapt",
     "best_latent",
     "candidate_latents",
@@ -21,8 +26,11 @@ __all__ = [
     "find_modes",
     "latent_values",
     "mode_latents",
+    "principal_paths",
     "roll_out",
     "sample_latents",
+    "slice_latents",
     "spread_latents",
+    "stretch_means",
     "successive_halving",
 ]

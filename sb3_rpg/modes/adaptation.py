@@ -9,7 +9,7 @@ do: each gets a trial, the better half of them another, and so on.
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -82,7 +82,8 @@ def adapt(
     dim = model.latent_space.dim
     if candidates is None:
         # The start of an episode is looked at, no step is taken
-        candidates = spread_latents(model, vec_env.reset(), n_trials)
+        start: Any = vec_env.reset()
+        candidates = spread_latents(model, start, n_trials)
     candidates = np.asarray(candidates, dtype=np.float32)
     if candidates.ndim != 2 or candidates.shape[1] != dim or len(candidates) == 0:
         raise ValueError(f"`candidates` has the shape {candidates.shape}, expected (n, {dim})")

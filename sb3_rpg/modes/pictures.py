@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: modes that get a colour and a line in the legend; the rest, which are small, share a grey
 SHOWN_MODES = 7
 _GREY = np.array([0.72, 0.72, 0.72])
-_OUTLINE = {"linewidths": 0.6, "edgecolors": "white"}
+_OUTLINE: dict[str, Any] = {"linewidths": 0.6, "edgecolors": "white"}
 
 
 def mode_colors(n_modes: int) -> npt.NDArray[np.float64]:
@@ -100,11 +100,11 @@ def trajectory_figure(
     for path, color in zip(paths, colors, strict=True):
         ax.plot(*path.T, color=color, linewidth=1.1, alpha=alpha, zorder=1.5, solid_joinstyle="round")
     ends = np.stack([path[-1] for path in paths])
-    failed = np.array([t.success is False for t in trajectories])
-    ax.scatter(*ends[~failed].T, s=26, c=colors[~failed], zorder=5, **_OUTLINE)
-    ax.scatter(*ends[failed].T, s=20, facecolors="white", edgecolors=colors[failed], linewidths=1.1, zorder=5)
+    _draw_points(ax, ends[:, 0], ends[:, 1], colors, np.array([t.success is False for t in trajectories]))
     starts = np.unique(np.stack([path[0] for path in paths]).round(9), axis=0)
-    ax.scatter(*starts.T, s=55 if len(starts) == 1 else 14, marker="x", color="black", linewidths=1.6, zorder=6)
+    ax.scatter(
+        starts[:, 0], starts[:, 1], s=55 if len(starts) == 1 else 14, marker="x", color="black", linewidths=1.6, zorder=6
+    )
     if modes is None:
         ax.set_title(f"{len(paths)} episodes, coloured by z")
     else:
@@ -217,11 +217,13 @@ def _mode_legend(figure: Figure, modes: Sequence[Mode]) -> None:
     from matplotlib.lines import Line2D
 
     colors = mode_colors(len(modes))
-    lines = [Line2D([], [], color=colors[i], linewidth=4, label=mode_label(m)) for i, m in enumerate(modes[:SHOWN_MODES])]
+    lines = [
+        Line2D([], [], color=tuple(colors[i]), linewidth=4, label=mode_label(m)) for i, m in enumerate(modes[:SHOWN_MODES])
+    ]
     rest = modes[SHOWN_MODES:]
     if rest:
         text = f"{len(rest)} more, {sum(mode.share for mode in rest):.0%} together"
-        lines.append(Line2D([], [], color=_GREY, linewidth=4, label=text))
+        lines.append(Line2D([], [], color=tuple(_GREY), linewidth=4, label=text))
     figure.legend(handles=lines, loc="outside right center", frameon=False, fontsize="small")
 
 

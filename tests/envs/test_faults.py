@@ -56,7 +56,8 @@ def test_errors() -> None:
     env = LabelledEnv()
     with pytest.raises(ValueError, match=r"factor=1.5 must be between 0 \(dead\) and 1"):
         WeakActuator(env, 0, 1.5)
-    for index in (2, -1, []):
+    wrong: list[int | list[int]] = [2, -1, []]
+    for index in wrong:
         with pytest.raises(ValueError, match=r"index=.* must name actuators from 0 to 1"):
             WeakActuator(env, index)
     with pytest.raises(ValueError, match="its action space is Discrete"):
