@@ -123,7 +123,7 @@ def draw_maze(ax: Axes, title: str | None = None, cells: bool = False, blocked: 
         plugs = [
             [(x, y - half), (x, y + half)] if x % 2 else [(x - half, y), (x + half, y)] for x, y in check_passages(blocked)
         ]
-        ax.add_collection(LineCollection(plugs, colors=[_BLOCKED_COLOR], linewidths=4.0, capstyle="butt", zorder=4))
+        ax.add_collection(LineCollection(plugs, colors=[_BLOCKED_COLOR], linewidths=4.0, capstyle="butt", zorder=5.5))
     ax.set_xlim(-HALF_SIZE - 0.15, HALF_SIZE + 0.15)
     ax.set_ylim(-HALF_SIZE - 0.15, HALF_SIZE + 0.15)
     ax.set_aspect("equal")

@@ -183,6 +183,8 @@ def slice_figure(latent_slice: LatentSlice, modes: Sequence[Mode] | None = None)
             if max(abs(x), abs(y)) <= offsets[-1]:
                 on_plane = distance < 0.25 * max(float(np.linalg.norm(mode.latent)), 1e-9)
                 _mark(ax, x, y, str(mode.number), 11 if on_plane else 7)
+    if modes:
+        figure.suptitle("A plane through z = 0; numbers: z of the modes (small: beside the plane)", fontsize="medium")
     return figure
 
 
