@@ -132,10 +132,13 @@ def make_video(agent: SavedAgent, model: RPG, modes: Sequence[Mode], path: Path,
     if not agent.can_render():
         print(f"no video: {agent.env_id} has no render mode 'rgb_array'")
         return None
-    env = agent.make_env(1, arguments.seed, render=True)
-    films = [film_latent(model, env, mode.latent, not arguments.stochastic) for mode in modes[:SHOWN_MODES]]
-    fps = float((env.get_attr("metadata")[0] or {}).get("render_fps", 30))
-    env.close()
+    films, fps = [], 30.0
+    for mode in modes[:SHOWN_MODES]:
+        # Anew for each: some environments draw what happened in earlier episodes too
+        env = agent.make_env(1, arguments.seed, render=True)
+        films.append(film_latent(model, env, mode.latent, not arguments.stochastic))
+        fps = float((env.get_attr("metadata")[0] or {}).get("render_fps", fps))
+        env.close()
     captions = [
         f"mode {mode.number}: return {film.episode_return:.4g}"
         + ("" if film.success is None else f", {_outcome(film.success)}")
