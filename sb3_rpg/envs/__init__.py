@@ -12,8 +12,10 @@ import gymnasium
 
 from sb3_rpg.envs.bandit import BanditEnv, bandit_reward
 from sb3_rpg.envs.baselines import random_coverage
+from sb3_rpg.envs.faults import WeakActuator
 from sb3_rpg.envs.maze import MazeEnv, maze_observation, positions_of
-from sb3_rpg.envs.maze_core import EPISODE_LENGTH, MazeCore, cells_of, coverage, maze_walls
+from sb3_rpg.envs.maze_core import EPISODE_LENGTH, MazeCore
+from sb3_rpg.envs.maze_layout import cells_of, coverage, maze_walls
 from sb3_rpg.envs.maze_vec import MazeVecEnv
 from sb3_rpg.envs.push import PushEnv, push_observation, push_positions_of
 from sb3_rpg.envs.push_core import EPISODE_LENGTH as PUSH_EPISODE_LENGTH
@@ -28,6 +30,7 @@ __all__ = [
     "PushCore",
     "PushEnv",
     "PushVecEnv",
+    "WeakActuator",
     "bandit_reward",
     "cells_of",
     "coverage",

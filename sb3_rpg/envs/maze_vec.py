@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from sb3_rpg.envs import raster
 from sb3_rpg.envs.batched import BatchedVecEnv
-from sb3_rpg.envs.maze import RewardKind, check_maze_options, draw_start, maze_image, maze_observation, maze_spaces
-from sb3_rpg.envs.maze_core import EPISODE_LENGTH, FARTHEST_ROOM, N_CELLS, FloatArray, MazeCore, cells_of, in_room
+from sb3_rpg.envs.maze import RewardKind, at_goal, check_maze_options, draw_start, maze_image, maze_observation, maze_spaces
+from sb3_rpg.envs.maze_core import EPISODE_LENGTH, MazeCore
+from sb3_rpg.envs.maze_layout import N_CELLS, FloatArray, Passage, cells_of
 
 
 class MazeVecEnv(BatchedVecEnv):
@@ -25,6 +27,7 @@ class MazeVecEnv(BatchedVecEnv):
     :param start_noise: see :class:`~sb3_rpg.envs.maze.MazeEnv`
     :param max_episode_steps: length of an episode, which ends by truncation
     :param render_mode: ``"rgb_array"`` or ``None``
+    :param blocked: see :class:`~sb3_rpg.envs.maze.MazeEnv`
     :raises ValueError: if an option is out of its range
     """
 
@@ -35,12 +38,13 @@ class MazeVecEnv(BatchedVecEnv):
         start_noise: float = 0.0,
         max_episode_steps: int = EPISODE_LENGTH,
         render_mode: str | None = None,
+        blocked: Sequence[Passage] = (),
     ) -> None:
         super().__init__(n_envs, *maze_spaces(), max_episode_steps, render_mode)
         check_maze_options(reward, start_noise)
         self.reward = reward
         self.start_noise = start_noise
-        self.core = MazeCore(n_envs)
+        self.core = MazeCore(n_envs, blocked)
         self.visited = np.zeros(N_CELLS, dtype=bool)
         """Cells visited by any copy so far, shape (100,)."""
 
@@ -70,8 +74,8 @@ class MazeVecEnv(BatchedVecEnv):
             {"position": position.copy(), "cell": cell, "coverage": share}
             for position, cell in zip(positions, cells.tolist(), strict=True)
         ]
-        if self.reward == "sparse":
-            for info, success in zip(infos, in_room(positions, FARTHEST_ROOM).tolist(), strict=True):
+        if self.reward != "none":
+            for info, success in zip(infos, at_goal(self.reward, positions).tolist(), strict=True):
                 info["is_success"] = success
         return infos
 
@@ -83,4 +87,4 @@ class MazeVecEnv(BatchedVecEnv):
         self.visited = state["visited"].copy()
 
     def _image(self, index: int) -> raster.Image:
-        return maze_image(self.core.positions[index], self.visited, show_goal=self.reward == "sparse")
+        return maze_image(self.core.positions[index], self.visited, self.reward, self.core.blocked)

@@ -26,21 +26,36 @@ class Mode(NamedTuple):
 
 def embed_paths(trajectories: Sequence[Trajectory], n_points: int = 10) -> np.ndarray:
     """
-    Paths at equally spaced fractions of their lengths, so that episodes of different lengths can be compared.
+    Paths as their means over equal stretches of time, so that episodes of different lengths can be compared, and what changes
+    faster than a stretch, such as the phase of a gait, does not count.
 
     Each dimension of the descriptor keeps its scale: choose dimensions of one unit, or scale them.
 
     :param trajectories: n of them
-    :param n_points: points of each path; the start, which all share, is none of them
+    :param n_points: stretches that each path is cut into; the start, which all share, is part of none
     :return: (n, n_points * d), scaled such that the root mean square distance from the mean is 1 (all 0 where all are alike)
     """
-    fractions = np.arange(1, n_points + 1) / n_points
-    embedded = np.stack([t.path[np.rint(fractions * (len(t.path) - 1)).astype(int)].ravel() for t in trajectories])
+    embedded = np.stack([stretch_means(t.path, n_points).ravel() for t in trajectories])
     embedded = embedded - embedded.mean(axis=0)
     spread = np.sqrt((embedded**2).sum(axis=1).mean())
     # Below this, differences are rounding errors
     scale = np.abs(np.stack([t.path[-1] for t in trajectories])).max(initial=1.0)
     return embedded / spread if spread > 1e-6 * scale else np.zeros_like(embedded)
+
+
+def stretch_means(path: np.ndarray, n_points: int) -> np.ndarray:
+    """
+    :param path: (T + 1, d), the start first
+    :param n_points: equal stretches of the T steps; where T is no multiple, steps at their ends count in part
+    :return: mean over each stretch, (n_points, d)
+    """
+    n_steps = len(path) - 1
+    sums = np.concatenate([np.zeros((1, path.shape[1])), np.cumsum(path[1:], axis=0)])
+    ends = np.linspace(0, n_steps, n_points + 1)
+    # The integral of a step function is linear in between
+    below = np.minimum(ends.astype(int), n_steps - 1)
+    integral = sums[below] + (ends - below)[:, None] * (sums[below + 1] - sums[below])
+    return np.diff(integral, axis=0) * (n_points / n_steps)
 
 
 def find_modes(trajectories: Sequence[Trajectory], threshold: float = 0.7, n_points: int = 10) -> list[Mode]:

@@ -1,0 +1,312 @@
+"""
+Does a trained agent still get there when the world has changed? ``python -m benchmarks.adaptation <experiment>``.
+
+Takes the models that ``python -m benchmarks.run <experiment>`` has left in its work folder, changes their environment
+(passages of the maze walled off, an actuator of the robot dead), gives each agent ten trial episodes there, and measures what
+it then does in fresh ones. No agent is trained any further:
+
+- RPG chooses among its z by successive halving, one z of each mode first; modes are those of the unchanged environment.
+- Agents without z (SAC, latent "none") have nothing to choose but whether to take their mean action or to sample: their trials
+  decide between these two, by the same rule. What their best trial reached is reported beside it.
+
+Can be interrupted; what is measured is not measured again. Writes a CSV, one row a model and change, and a figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+from benchmarks.adaptation_figure import save_figure
+from benchmarks.measures import EVALUATION_SEEDS, isolated_randomness
+from benchmarks.report import IMAGES
+from benchmarks.runs import RESULTS, WORK, RunFolder, RunSpec, write_text
+from benchmarks.schema import METRIC_LABELS, RANDOM_BASELINES
+from benchmarks.settings import load_zoo
+from sb3_rpg.envs import MazeVecEnv, WeakActuator
+from sb3_rpg.modes import FixedLatent, adapt, find_modes, mode_latents, principal_paths, roll_out, sample_latents
+from sb3_rpg.modes import successive_halving as halve
+
+#: where the maze's agent starts, so that fresh episodes differ from the trials
+START_NOISE = 0.2
+#: copies of the unchanged environment that modes are looked for in
+MODE_ENVS = 8
+COLUMNS = ("label", "seed", "change", "trials", "unadapted", "best_trial", "adapted", "settings")
+
+
+@dataclass(frozen=True)
+class Change:
+    """
+    What happens to an environment.
+
+    :param name: its name in results
+    :param make_env: makes so many copies of the environment afterwards
+    """
+
+    name: str
+    make_env: Callable[[int], VecEnv]
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """
+    The changes that an experiment's agents are put before.
+
+    :param metric: "success" or "return"
+    :param descriptor: what tells modes apart; None: the principal components of the observations
+    :param unchanged: makes so many copies of the environment as it was
+    :param changes: the changes
+    """
+
+    metric: str
+    descriptor: str | None
+    unchanged: Callable[[int], VecEnv]
+    changes: tuple[Change, ...]
+
+
+def _maze(n_envs: int, blocked: Sequence[tuple[int, int]] = ()) -> VecEnv:
+    return MazeVecEnv(n_envs, reward="escape", start_noise=START_NOISE, blocked=blocked)
+
+
+def _with_dead_actuator(env_id: str, n_envs: int, index: int | None = None, factor: float = 0.0) -> VecEnv:
+    def make() -> gym.Env:
+        env = gym.make(env_id)
+        return env if index is None else WeakActuator(env, index, factor)
+
+    return DummyVecEnv([make] * n_envs)
+
+
+EXITS = {"left": (-1, 0), "right": (1, 0), "down": (0, -1), "up": (0, 1)}
+MAZE = Robustness(
+    "success",
+    "position",
+    _maze,
+    tuple(
+        Change(f"only {name} open", partial(_maze, blocked=[other for other in EXITS.values() if other != way]))
+        for name, way in EXITS.items()
+    ),
+)
+JOINTS = ("back thigh", "back shin", "back foot", "front thigh", "front shin", "front foot")
+HALFCHEETAH = Robustness(
+    "return",
+    None,
+    partial(_with_dead_actuator, "HalfCheetah-v5"),
+    tuple(
+        Change(f"{joint} dead", partial(_with_dead_actuator, "HalfCheetah-v5", index=index))
+        for index, joint in enumerate(JOINTS)
+    ),
+)
+ROBUSTNESS = {"maze_50k": MAZE, "maze": MAZE, "halfcheetah": HALFCHEETAH}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """
+    How much is spent.
+
+    :param trials: episodes in the changed environment that an agent may choose by
+    :param episodes: fresh episodes of each evaluation
+    :param latents: latents that modes are looked for among
+    """
+
+    trials: int = 10
+    episodes: int = 20
+    latents: int = 64
+
+
+def evaluate(model: Any, env: VecEnv, metric: str, episodes: int, deterministic: bool) -> float:
+    """
+    :param model: what acts
+    :param env: the environment
+    :param metric: "success" or "return"
+    :param episodes: number of episodes
+    :param deterministic: whether to take the mode of the policy
+    :return: mean over the episodes
+    """
+    outcomes: list[float] = []
+
+    def note(local: dict[str, Any], _: dict[str, Any]) -> None:
+        if local["done"] and metric == "success":
+            outcomes.append(float(local["info"]["is_success"]))
+
+    returns, _ = evaluate_policy(
+        model, env, episodes, deterministic=deterministic, callback=note, return_episode_rewards=True, warn=False
+    )
+    return float(np.mean(outcomes if metric == "success" else returns))
+
+
+def measure(model: BaseAlgorithm, robustness: Robustness, change: Change, protocol: Protocol, seed: int) -> dict[str, float]:
+    """
+    :param model: a trained model
+    :param robustness: what it is put before
+    :param change: the change
+    :param protocol: how much is spent
+    :param seed: seed of the measurement
+    :return: ``unadapted``: without any trial, the deterministic policy; ``best_trial``: what the best trial reached;
+        ``adapted``: what the choice made by the trials reaches in fresh episodes; ``trials``: how many were used
+    """
+    from sb3_rpg import RPG
+
+    def fresh(actor: Any, deterministic: bool) -> float:
+        env = change.make_env(1)
+        env.seed(seed + 1)
+        return evaluate(actor, env, robustness.metric, protocol.episodes, deterministic)
+
+    with isolated_randomness(seed):
+        unadapted = fresh(model, True)
+        env = change.make_env(1)
+        env.seed(seed)
+        if isinstance(model, RPG) and model.latent_space.dim > 0:
+            found = adapt(model, env, protocol.trials, _candidates(model, robustness, protocol, seed))
+            reached = [
+                float(t.success or 0) if robustness.metric == "success" else t.episode_return for t in found.trajectories
+            ]
+            adapted = fresh(FixedLatent(model, found.latent), True)
+        else:
+            reached = []
+
+            def trial(choice: int) -> float:
+                reached.append(evaluate(model, env, robustness.metric, 1, deterministic=choice == 0))
+                return reached[-1]
+
+            adapted = fresh(model, halve(trial, 2, protocol.trials)[0] == 0)
+    return {"trials": len(reached), "unadapted": unadapted, "best_trial": max(reached), "adapted": adapted}
+
+
+def _candidates(model: Any, robustness: Robustness, protocol: Protocol, seed: int) -> np.ndarray:
+    env = robustness.unchanged(min(MODE_ENVS, protocol.latents))
+    env.seed(seed)
+    obs: Any = env.reset()
+    latents = sample_latents(model, obs[0], protocol.latents)
+    trajectories = roll_out(model, env, latents, robustness.descriptor)
+    paths = principal_paths(trajectories).trajectories if robustness.descriptor is None else trajectories
+    return mode_latents(paths, find_modes(paths))
+
+
+def load_model(folder: RunFolder, spec: RunSpec) -> BaseAlgorithm:
+    """
+    :param folder: a finished run
+    :param spec: what it was
+    :return: its model
+    :raises ValueError: if it acts on normalised observations, whose statistics runs do not keep
+    """
+    from rl_zoo3.utils import ALGOS
+
+    if spec.settings.get("normalize"):
+        raise ValueError(f"run={spec.name!r} was trained with VecNormalize, whose statistics are not in its folder")
+    return ALGOS[spec.base].load(folder.model, device="cpu")
+
+
+def finished_runs(work: Path) -> list[RunFolder]:
+    """
+    :param work: the work folder of an experiment
+    :return: its finished runs that have a model, by label and seed
+    :raises ValueError: if there are none
+    """
+    folders = [RunFolder(path.parent) for path in work.glob("*/seed_*/finished.json")]
+    specs = [(folder.read_spec()[0], folder) for folder in folders]
+    runs = [(s.label, s.seed, f) for s, f in specs if s.base not in RANDOM_BASELINES and f.model.is_file()]
+    if not runs:
+        raise ValueError(f"work={str(work)!r} holds no finished run with a model: run `python -m benchmarks.run` first")
+    return [folder for *_, folder in sorted(runs, key=lambda run: run[:2])]
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """
+    :param path: the CSV file of an earlier call
+    :return: its rows; none if there is no such file
+    :raises ValueError: if it has other columns
+    """
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise ValueError(f"path={str(path)!r} has columns {reader.fieldnames}, expected {COLUMNS}")
+        return list(reader)
+
+
+def run(robustness: Robustness, work: Path, path: Path, protocol: Protocol) -> list[dict[str, str]]:
+    """
+    Measure what is not in the CSV file yet.
+
+    :param robustness: the changes
+    :param work: the work folder of the experiment
+    :param path: the CSV file, rewritten after each measurement
+    :param protocol: how much is spent
+    :return: all rows of the runs that there are
+    :raises ValueError: if there are no runs
+    """
+    load_zoo()
+    known = {(row["label"], row["seed"], row["change"], row["settings"]): row for row in read_rows(path)}
+    rows: list[dict[str, str]] = []
+    for folder in finished_runs(work):
+        spec = folder.read_spec()[0]
+        # With another protocol or other settings of the run, a row is of something else
+        settings = f"{spec.fingerprint()}-{protocol.trials}-{protocol.episodes}-{protocol.latents}"
+        model: BaseAlgorithm | None = None
+        for number, change in enumerate(robustness.changes):
+            key = (spec.label, str(spec.seed), change.name, settings)
+            if key not in known:
+                model = load_model(folder, spec) if model is None else model
+                seed = EVALUATION_SEEDS + 1000 * spec.seed + number
+                values = measure(model, robustness, change, protocol, seed)
+                known[key] = {**dict(zip(("label", "seed", "change", "settings"), key, strict=True)), **_texts(values)}
+                print(f"{spec.name}, {change.name}: {robustness.metric} {values['unadapted']:.4g} -> {values['adapted']:.4g}")
+            rows.append(known[key])
+            lines = [",".join(COLUMNS), *(",".join(row[column] for column in COLUMNS) for row in known.values())]
+            write_text(path, "\n".join(lines) + "\n")
+    return rows
+
+
+def _texts(values: dict[str, float]) -> dict[str, str]:
+    return {name: f"{value:.6g}" for name, value in values.items()}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """
+    :param arguments: command line; None: that of the process
+    :return: exit code
+    """
+    protocol = Protocol()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.adaptation", description=__doc__)
+    parser.add_argument("experiment", choices=sorted(ROBUSTNESS), help="experiment whose models are taken")
+    parser.add_argument("--work", type=Path, help="its work folder (default: benchmarks/work/<experiment>)")
+    parser.add_argument("--output", type=Path, help="where to write CSV and figure (default: results and docs/images)")
+    parser.add_argument("--trials", type=int, default=protocol.trials, help="trial episodes (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=protocol.episodes, help="of an evaluation (default: %(default)s)")
+    parser.add_argument("--latents", type=int, default=protocol.latents, help="to find modes (default: %(default)s)")
+    parsed = parser.parse_args(arguments)
+    try:
+        for name, least in (("trials", 1), ("episodes", 1), ("latents", 2)):
+            if getattr(parsed, name) < least:
+                raise ValueError(f"{name}={getattr(parsed, name)} must be at least {least}")
+        robustness = ROBUSTNESS[parsed.experiment]
+        results = RESULTS / "adaptation" if parsed.output is None else parsed.output
+        path = results / f"{parsed.experiment}.csv"
+        protocol = Protocol(parsed.trials, parsed.episodes, parsed.latents)
+        rows = run(robustness, parsed.work or WORK / parsed.experiment, path, protocol)
+        image = (IMAGES if parsed.output is None else parsed.output) / f"adaptation_{parsed.experiment}.png"
+        label = METRIC_LABELS[robustness.metric].replace(" of the deterministic policy", "")
+        save_figure(image, rows, label, protocol.trials)
+        print(f"written: {path}\nwritten: {image}")
+    except (ValueError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

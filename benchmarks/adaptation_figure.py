@@ -1,0 +1,61 @@
+"""The figure of ``python -m benchmarks.adaptation``: what trials are worth, by change and algorithm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.figures import PALETTE, _pyplot, _save
+
+Rows = Sequence[Mapping[str, str]]
+
+
+def values_by_seed(rows: Rows, label: str, change: str | None, column: str) -> np.ndarray:
+    """
+    :param rows: see :data:`benchmarks.adaptation.COLUMNS`
+    :param label: an algorithm
+    :param change: a change; None: the mean over all
+    :param column: "unadapted", "best_trial" or "adapted"
+    :return: one value a seed, by seed
+    """
+    mine = [row for row in rows if row["label"] == label and change in (None, row["change"])]
+    seeds = sorted({int(row["seed"]) for row in mine})
+    return np.array([np.mean([float(row[column]) for row in mine if int(row["seed"]) == seed]) for seed in seeds])
+
+
+def save_figure(path: Path, rows: Rows, metric: str, trials: int) -> None:
+    """
+    For each change, and over all of them: hollow, what agents do without trials; full, after them; a point is a seed, the bar
+    their mean.
+
+    :param path: the PNG to write
+    :param rows: see :data:`benchmarks.adaptation.COLUMNS`
+    :param metric: label of the axis
+    :param trials: trial episodes
+    """
+    labels = list(dict.fromkeys(row["label"] for row in rows))
+    changes: list[str | None] = [*dict.fromkeys(row["change"] for row in rows), None]
+    figure, ax = _pyplot().subplots(figsize=(8.0, 1.4 + 0.62 * len(changes)), layout="constrained")
+    for i, label in enumerate(labels):
+        color = PALETTE[i % len(PALETTE)]
+        for row, change in enumerate(changes):
+            height = row + 0.62 * ((i + 0.5) / len(labels) - 0.5)
+            before, after = (values_by_seed(rows, label, change, column) for column in ("unadapted", "adapted"))
+            ax.plot([before.mean(), after.mean()], [height] * 2, color=color, linewidth=1.2, alpha=0.6, zorder=1)
+            ax.scatter(before, np.full(len(before), height), s=34, facecolors="white", edgecolors=color, zorder=2)
+            ax.scatter(after, np.full(len(after), height), s=34, color=color, alpha=0.75, linewidths=0, zorder=3)
+            ax.plot([after.mean()] * 2, [height - 0.09, height + 0.09], color=color, linewidth=3.0, zorder=4)
+        n_seeds = len({row["seed"] for row in rows if row["label"] == label})
+        ax.plot([], [], "o", color=color, label=f"{label} (n = {n_seeds})")
+    ax.axhline(len(changes) - 1.5, color="0.6", linewidth=0.8)
+    ax.set_yticks(range(len(changes)), [change or "all changes" for change in changes])
+    ax.set_ylim(len(changes) - 0.5, -0.5)
+    ax.set_xlabel(metric)
+    ax.grid(axis="x", alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    title = f"In a changed world: hollow without, full after {trials} trial episodes\na point is a seed, the bar their mean"
+    ax.set_title(title, fontsize="medium")
+    _save(figure, path)
