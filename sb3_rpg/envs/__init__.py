@@ -10,7 +10,8 @@ import gymnasium
 from sb3_rpg.envs.bandit import BanditEnv, bandit_reward
 from sb3_rpg.envs.baselines import random_coverage
 from sb3_rpg.envs.maze import MazeEnv, maze_observation, positions_of
-from sb3_rpg.envs.maze_core import EPISODE_LENGTH, MazeCore, cells_of, coverage, maze_walls
+from sb3_rpg.envs.maze_core import EPISODE_LENGTH, MazeCore
+from sb3_rpg.envs.maze_layout import cells_of, coverage, maze_walls
 from sb3_rpg.envs.maze_vec import MazeVecEnv
 
 __all__ = [

@@ -7,7 +7,8 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from sb3_rpg.envs.maze_core import EPISODE_LENGTH, N_CELLS, IntArray, MazeCore, cells_of
+from sb3_rpg.envs.maze_core import EPISODE_LENGTH, MazeCore
+from sb3_rpg.envs.maze_layout import N_CELLS, IntArray, cells_of
 
 BaselineKind = Literal["uniform", "direction"]
 

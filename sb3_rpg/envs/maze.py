@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Literal, get_args
 
@@ -11,19 +12,21 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from sb3_rpg.envs import raster
-from sb3_rpg.envs.maze_core import (
+from sb3_rpg.envs.maze_core import MazeCore
+from sb3_rpg.envs.maze_layout import (
     FARTHEST_ROOM,
     HALF_SIZE,
     N_CELLS,
     ROOM_SIZE,
     FloatArray,
-    MazeCore,
+    Passage,
     cells_of,
+    in_outer_room,
     in_room,
     maze_walls,
 )
 
-RewardKind = Literal["none", "sparse"]
+RewardKind = Literal["none", "sparse", "escape"]
 
 N_FREQUENCIES = 6
 OBS_DIM = 2 + 2 * (1 + 2 * N_FREQUENCIES)
@@ -31,6 +34,12 @@ _FREQUENCIES = 2.0 ** np.arange(N_FREQUENCIES)
 _POSITION_SCALE = 0.01
 
 _PIXELS_PER_UNIT = 40
+_CENTRES = (-4.0, -2.0, 0.0, 2.0, 4.0)
+_GOALS: dict[RewardKind, list[tuple[float, float]]] = {
+    "none": [],
+    "sparse": [FARTHEST_ROOM],
+    "escape": [(x, y) for x in _CENTRES for y in _CENTRES if in_outer_room((x, y))],
+}
 _MARGIN = 16  # pixels; makes the image 432 x 432, which video encoders take without resizing
 
 
@@ -86,7 +95,7 @@ def check_maze_options(reward: str, start_noise: float) -> None:
     """
     Validate the options that the single and the batched maze share.
 
-    :param reward: ``"none"`` or ``"sparse"``
+    :param reward: ``"none"``, ``"sparse"`` or ``"escape"``
     :param start_noise: half-width of the uniform noise on the start, in maze units
     :raises ValueError: if ``reward`` is unknown or ``start_noise`` would leave the centre room
     """
@@ -94,6 +103,15 @@ def check_maze_options(reward: str, start_noise: float) -> None:
         raise ValueError(f"reward must be one of {get_args(RewardKind)}, got {reward!r}; pick one of them")
     if not 0.0 <= start_noise < ROOM_SIZE / 2:
         raise ValueError(f"start_noise must be in [0, 1), got {start_noise}; the start must stay in the centre room")
+
+
+def at_goal(reward: RewardKind, positions: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """
+    :param reward: ``"sparse"``: the goal is the farthest room; ``"escape"``: any of the outer rooms
+    :param positions: (x, y) positions, shape (..., 2)
+    :return: whether they are where a step is rewarded with 1, booleans of shape (...)
+    """
+    return in_outer_room(positions) if reward == "escape" else in_room(positions, FARTHEST_ROOM)
 
 
 def draw_start(rng: np.random.Generator, start_noise: float) -> FloatArray:
@@ -108,11 +126,11 @@ def draw_start(rng: np.random.Generator, start_noise: float) -> FloatArray:
 
 
 @cache
-def _walls_mask() -> npt.NDArray[np.bool_]:
+def _walls_mask(blocked: tuple[Passage, ...]) -> npt.NDArray[np.bool_]:
     """Pixels of the rendered image that show a wall."""
     size = 2 * _MARGIN + int(2 * HALF_SIZE) * _PIXELS_PER_UNIT
     image = raster.blank(size, size)
-    for start, end in maze_walls():
+    for start, end in maze_walls(blocked):
         (left, bottom), (right, top) = _pixel(start), _pixel(end)
         raster.rectangle(image, left - 1, top - 1, right + 1, bottom + 1, raster.DARK)
     return (image == raster.DARK).all(axis=-1)
@@ -124,19 +142,22 @@ def _pixel(position: FloatArray) -> tuple[float, float]:
     return _MARGIN + (x + HALF_SIZE) * _PIXELS_PER_UNIT, _MARGIN + (HALF_SIZE - y) * _PIXELS_PER_UNIT
 
 
-def maze_image(position: FloatArray, visited: npt.NDArray[np.bool_], show_goal: bool = False) -> raster.Image:
+def maze_image(
+    position: FloatArray, visited: npt.NDArray[np.bool_], reward: RewardKind = "none", blocked: tuple[Passage, ...] = ()
+) -> raster.Image:
     """
     Draw walls, visited cells and the agent.
 
     :param position: (x, y) of the agent, shape (2,)
     :param visited: which unit cells have been visited, shape (100,)
-    :param show_goal: tint the farthest room
+    :param reward: tint the rooms that it rewards
+    :param blocked: passages that are walled off
     :return: image of shape (432, 432, 3)
     """
-    size = len(_walls_mask())
-    image = raster.blank(size, size)
-    if show_goal:
-        left, top = _pixel(np.array(FARTHEST_ROOM) + np.array([-1.0, 1.0]) * ROOM_SIZE / 2)
+    walls = _walls_mask(blocked)
+    image = raster.blank(*walls.shape)
+    for centre in _GOALS[reward]:
+        left, top = _pixel(np.array(centre) + np.array([-1.0, 1.0]) * ROOM_SIZE / 2)
         side = ROOM_SIZE * _PIXELS_PER_UNIT
         raster.rectangle(image, left, top, left + side, top + side, raster.PALE_GOLD)
     for cell in np.flatnonzero(visited).tolist():
@@ -145,7 +166,7 @@ def maze_image(position: FloatArray, visited: npt.NDArray[np.bool_], show_goal: 
         raster.rectangle(
             image, left + 4, bottom - _PIXELS_PER_UNIT + 4, left + _PIXELS_PER_UNIT - 4, bottom - 4, raster.PALE_BLUE
         )
-    image[_walls_mask()] = raster.DARK
+    image[walls] = raster.DARK
     column, row = _pixel(position)
     raster.disc(image, column, row, 6, raster.VERMILION)
     return image
@@ -161,26 +182,36 @@ class MazeEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
     (``gymnasium.make("RPGMaze-v0")``), so an instance of the bare class goes on for ever.
 
     ``info`` of every reset and step holds ``"position"`` ((x, y), float64), ``"cell"`` (unit cell 0..99, see
-    :func:`~sb3_rpg.envs.maze_core.cells_of`), ``"coverage"`` (share of the 100 cells visited by this instance over its
-    lifetime, starts included) and, with the sparse reward, ``"is_success"`` (in the farthest room now).
+    :func:`~sb3_rpg.envs.maze_layout.cells_of`), ``"coverage"`` (share of the 100 cells visited by this instance over its
+    lifetime, starts included) and, with a reward, ``"is_success"`` (where it is given now).
 
     :param reward: ``"none"`` for 0 throughout; ``"sparse"`` for 1 at every step that ends in the farthest room, the one
-        centred at (-2, 4), five passages from the start (see :func:`~sb3_rpg.envs.maze_core.farthest_room`)
+        centred at (-2, 4), five passages from the start (see :func:`~sb3_rpg.envs.maze_layout.farthest_room`); ``"escape"``
+        for 1 at every step that ends in one of the 16 rooms along the outer wall, which each of the start's four passages
+        leads to: a task with several ways, for :mod:`sb3_rpg.modes.adaptation`
     :param start_noise: half-width of the uniform noise on the start, in maze units, below 1
     :param render_mode: ``"rgb_array"`` or ``None``
+    :param blocked: passages that are walled off, see :data:`~sb3_rpg.envs.maze_layout.PASSAGES`: ``[(1, 0)]`` for the one
+        from the start to the right
     :raises ValueError: if an option is out of its range
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012 (gymnasium's declaration)
 
-    def __init__(self, reward: RewardKind = "none", start_noise: float = 0.0, render_mode: str | None = None) -> None:
+    def __init__(
+        self,
+        reward: RewardKind = "none",
+        start_noise: float = 0.0,
+        render_mode: str | None = None,
+        blocked: Sequence[Passage] = (),
+    ) -> None:
         check_maze_options(reward, start_noise)
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}; pick one of them")
         self.reward = reward
         self.start_noise = start_noise
         self.render_mode = render_mode
-        self.core = MazeCore(1)
+        self.core = MazeCore(1, blocked)
         self.visited = np.zeros(N_CELLS, dtype=bool)
         """Cells visited by this instance so far, shape (100,)."""
         self.observation_space, self.action_space = maze_spaces()
@@ -225,8 +256,8 @@ class MazeEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
         cell = int(cells_of(position))
         self.visited[cell] = True
         info: dict[str, Any] = {"position": position.copy(), "cell": cell, "coverage": self.coverage}
-        if self.reward == "sparse":
-            info["is_success"] = bool(in_room(position, FARTHEST_ROOM))
+        if self.reward != "none":
+            info["is_success"] = bool(at_goal(self.reward, position))
         return info
 
     def render(self) -> raster.Image | None:
@@ -238,4 +269,4 @@ class MazeEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
         if self.render_mode is None:
             gym.logger.warn('render() needs render_mode="rgb_array"; pass it to gymnasium.make')
             return None
-        return maze_image(self.core.positions[0], self.visited, show_goal=self.reward == "sparse")
+        return maze_image(self.core.positions[0], self.visited, self.reward, self.core.blocked)

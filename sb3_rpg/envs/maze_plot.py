@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from sb3_rpg.envs.maze_core import HALF_SIZE, FloatArray, IntArray, maze_walls
+from sb3_rpg.envs.maze_layout import GAP_WIDTH, HALF_SIZE, FloatArray, IntArray, Passage, check_passages, maze_walls
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,6 +18,7 @@ _PALETTE = np.array(
     [[0, 114, 178], [213, 94, 0], [0, 158, 115], [204, 121, 167], [86, 180, 233], [230, 159, 0], [240, 228, 66]]
 ) / 255.0  # fmt: skip
 _SINGLE_COLOR = _PALETTE[0]
+_BLOCKED_COLOR = (0.8, 0.0, 0.1)
 
 _OKLAB_TO_LMS = np.array(
     [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]
@@ -98,14 +100,16 @@ def latent_colors(latents: npt.ArrayLike) -> FloatArray:
     return _oklab_to_rgb(np.stack([0.66 + 0.17 * u, 0.16 * v, 0.14 * u], axis=-1))
 
 
-def draw_maze(ax: Axes, title: str | None = None, cells: bool = False) -> Axes:
+def draw_maze(ax: Axes, title: str | None = None, cells: bool = False, blocked: Sequence[Passage] = ()) -> Axes:
     """
-    Draw the walls and set up the axes.
+    Draw the walls and set up the axes. Where a passage is walled off, its gap is drawn in red.
 
     :param ax: axes to draw on
     :param title: title of the axes
     :param cells: whether to show the unit cells that coverage counts
+    :param blocked: passages that are walled off, see :data:`~sb3_rpg.envs.maze_layout.PASSAGES`
     :return: the axes
+    :raises ValueError: if one is none of the maze's passages
     """
     from matplotlib.collections import LineCollection
 
@@ -113,7 +117,13 @@ def draw_maze(ax: Axes, title: str | None = None, cells: bool = False) -> Axes:
         ticks = np.arange(-HALF_SIZE + 1.0, HALF_SIZE)
         grid = [[(x, -HALF_SIZE), (x, HALF_SIZE)] for x in ticks] + [[(-HALF_SIZE, y), (HALF_SIZE, y)] for y in ticks]
         ax.add_collection(LineCollection(grid, colors="0.9", linewidths=0.6, zorder=0))
-    ax.add_collection(LineCollection(list(maze_walls()), colors="0.15", linewidths=1.6, capstyle="butt", zorder=3))
+    ax.add_collection(LineCollection(list(maze_walls(blocked)), colors="0.15", linewidths=1.6, capstyle="butt", zorder=3))
+    if blocked:
+        half = GAP_WIDTH / 2
+        plugs = [
+            [(x, y - half), (x, y + half)] if x % 2 else [(x - half, y), (x + half, y)] for x, y in check_passages(blocked)
+        ]
+        ax.add_collection(LineCollection(plugs, colors=[_BLOCKED_COLOR], linewidths=4.0, capstyle="butt", zorder=4))
     ax.set_xlim(-HALF_SIZE - 0.15, HALF_SIZE + 0.15)
     ax.set_ylim(-HALF_SIZE - 0.15, HALF_SIZE + 0.15)
     ax.set_aspect("equal")

@@ -12,8 +12,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from sb3_rpg.envs import raster
-from sb3_rpg.envs.maze import RewardKind, check_maze_options, draw_start, maze_image, maze_observation, maze_spaces
-from sb3_rpg.envs.maze_core import EPISODE_LENGTH, FARTHEST_ROOM, N_CELLS, FloatArray, MazeCore, cells_of, in_room
+from sb3_rpg.envs.maze import RewardKind, at_goal, check_maze_options, draw_start, maze_image, maze_observation, maze_spaces
+from sb3_rpg.envs.maze_core import EPISODE_LENGTH, MazeCore
+from sb3_rpg.envs.maze_layout import N_CELLS, FloatArray, Passage, cells_of
 
 
 class MazeVecEnv(VecEnv):
@@ -29,6 +30,7 @@ class MazeVecEnv(VecEnv):
     :param start_noise: see :class:`~sb3_rpg.envs.maze.MazeEnv`
     :param max_episode_steps: length of an episode, which ends by truncation
     :param render_mode: ``"rgb_array"`` or ``None``
+    :param blocked: see :class:`~sb3_rpg.envs.maze.MazeEnv`
     :raises ValueError: if an option is out of its range
     """
 
@@ -39,6 +41,7 @@ class MazeVecEnv(VecEnv):
         start_noise: float = 0.0,
         max_episode_steps: int = EPISODE_LENGTH,
         render_mode: str | None = None,
+        blocked: Sequence[Passage] = (),
     ) -> None:
         if n_envs < 1:
             raise ValueError(f"n_envs must be at least 1, got {n_envs}")
@@ -50,7 +53,7 @@ class MazeVecEnv(VecEnv):
         self.reward = reward
         self.start_noise = start_noise
         self.max_episode_steps = max_episode_steps
-        self.core = MazeCore(n_envs)
+        self.core = MazeCore(n_envs, blocked)
         self.visited = np.zeros(N_CELLS, dtype=bool)
         """Cells visited by any copy so far, shape (100,)."""
         self.render_mode = render_mode  # read back by the base class while it initialises
@@ -127,8 +130,8 @@ class MazeVecEnv(VecEnv):
             {"position": position.copy(), "cell": cell, "coverage": share}
             for position, cell in zip(positions, cells.tolist(), strict=True)
         ]
-        if self.reward == "sparse":
-            for info, success in zip(infos, in_room(positions, FARTHEST_ROOM).tolist(), strict=True):
+        if self.reward != "none":
+            for info, success in zip(infos, at_goal(self.reward, positions).tolist(), strict=True):
                 info["is_success"] = success
         return infos
 
@@ -166,7 +169,7 @@ class MazeVecEnv(VecEnv):
         """
         if self.render_mode is None:
             return [None] * self.num_envs
-        return [maze_image(position, self.visited, show_goal=self.reward == "sparse") for position in self.core.positions]
+        return [maze_image(position, self.visited, self.reward, self.core.blocked) for position in self.core.positions]
 
     def close(self) -> None:
         """There is nothing to release."""

@@ -16,7 +16,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 from sb3_rpg.envs import MazeEnv, MazeVecEnv, cells_of, coverage, positions_of
-from sb3_rpg.envs.maze_core import FARTHEST_ROOM
+from sb3_rpg.envs.maze_layout import FARTHEST_ROOM
 
 # Room by room from the centre to the farthest room.
 WAY_TO_FARTHEST_ROOM = [(-2, 0), (-4, 0), (-4, 2), (-2, 2), (-2, 4)]
@@ -36,7 +36,9 @@ def random_actions(n: int, *shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-1, 1, size=(n, *shape)).astype(np.float32)
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"reward": "sparse"}, {"start_noise": 0.5}])
+@pytest.mark.parametrize(
+    "kwargs", [{}, {"reward": "sparse"}, {"start_noise": 0.5}, {"reward": "escape", "blocked": [(-1, 0), (-3, 0)]}]
+)
 def test_checkers_are_content(kwargs: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -117,6 +119,19 @@ def test_sparse_reward_in_the_farthest_room() -> None:
     assert info["is_success"] is False  # it is about now, not about ever
 
 
+@pytest.mark.parametrize("direction", [(1, 0), (-1, 0), (0, 1), (0, -1)])
+def test_escape_by_any_way_that_is_open(direction: tuple[int, int]) -> None:
+    action = np.array(direction, dtype=np.float32)
+    for blocked in ([], [direction]):
+        env = MazeEnv(reward="escape", blocked=blocked)
+        env.reset(seed=0)
+        results = [env.step(action) for _ in range(16)]
+        # Straight through two rooms: the second passage is 3 units away
+        expected = [float(t > 12 and not blocked) for t in range(1, 17)]
+        assert [reward for _, reward, *_ in results] == expected
+        assert [float(info["is_success"]) for *_, info in results] == expected
+
+
 def rollout(env: MazeEnv, seed: int) -> np.ndarray:
     starts = [env.reset(seed=seed)[1]["position"], env.reset()[1]["position"]]
     return np.array(starts + [env.step(action)[4]["position"] for action in random_actions(50, 2)])
@@ -154,9 +169,12 @@ def test_render_follows_the_agent() -> None:
     for _ in range(2):
         env.step(np.array([1.0, 0.0], dtype=np.float32))
     assert not np.array_equal(picture(env), after)
-    goal = MazeEnv(reward="sparse", render_mode="rgb_array")
-    goal.reset(seed=0)
-    assert not np.array_equal(picture(goal), before)
+    pictures = [before]
+    for kwargs in ({"reward": "sparse"}, {"reward": "escape"}, {"blocked": [(1, 0)]}):
+        other = MazeEnv(render_mode="rgb_array", **kwargs)  # type: ignore[arg-type]
+        other.reset(seed=0)
+        assert not any(np.array_equal(picture(other), known) for known in pictures)
+        pictures.append(picture(other))
 
 
 def test_render_without_a_mode_warns() -> None:
@@ -172,6 +190,8 @@ def test_bad_options_are_refused(make: type[MazeEnv] | type[MazeVecEnv]) -> None
         make(start_noise=1.0)
     with pytest.raises(ValueError, match="render_mode must be None or 'rgb_array', got 'human'"):
         make(render_mode="human")
+    with pytest.raises(ValueError, match=r"blocked=\[\(1, 1\)\] names \(1, 1\), where the maze has no passage"):
+        make(blocked=[(1, 1)])
 
 
 def test_bad_actions_are_refused() -> None:
@@ -190,7 +210,9 @@ def test_bad_actions_are_refused() -> None:
 # --- vectorised -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"reward": "sparse"}, {"start_noise": 0.5}])
+@pytest.mark.parametrize(
+    "kwargs", [{}, {"reward": "sparse"}, {"start_noise": 0.5}, {"reward": "escape", "blocked": [(-1, 0), (-3, 0)]}]
+)
 def test_vec_env_agrees_with_a_dummy_vec_env(kwargs: dict[str, Any]) -> None:
     batched = MazeVecEnv(3, **kwargs)
     dummy = DummyVecEnv([lambda: gym.make("RPGMaze-v0", **kwargs) for _ in range(3)])

@@ -12,7 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sb3_rpg.envs.maze_core import FARTHEST_ROOM, MazeCore, cells_of, coverage, farthest_room, in_room, maze_walls, room_depths
+from sb3_rpg.envs.maze_core import MazeCore
+from sb3_rpg.envs.maze_layout import (
+    FARTHEST_ROOM,
+    PASSAGES,
+    cells_of,
+    coverage,
+    farthest_room,
+    in_outer_room,
+    in_room,
+    maze_walls,
+    room_depths,
+)
 
 # Written out again, independently of the implementation: the wall's line and the centres of its gaps.
 GAPS_IN_HORIZONTAL_WALLS = {3: {-4, -2, 0, 2, 4}, 1: {-4, 0, 4}, -1: {0}, -3: {-4, -2, 0, 2, 4}}
@@ -351,3 +362,61 @@ def test_in_room() -> None:
     np.testing.assert_array_equal(
         in_room([(-2.9, 3.1), (-1.1, 4.9), (-0.9, 4), (-2, 2.9)], FARTHEST_ROOM), [True, True, False, False]
     )
+
+
+def test_in_outer_room() -> None:
+    np.testing.assert_array_equal(
+        in_outer_room([(0, 0), (3.1, 0), (0, -3.1), (2.9, -2.9), (-4, 4), (3.0, 0)]), [False, True, True, False, True, False]
+    )
+
+
+# --- blocked passages -------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    passage=st.sampled_from(PASSAGES), offset=st.floats(-0.2, 0.2), sideways=st.floats(-1, 1), side=st.sampled_from([-1, 1])
+)
+def test_nothing_passes_a_blocked_passage(passage: tuple[int, int], offset: float, sideways: float, side: int) -> None:
+    axis = 0 if passage[0] % 2 else 1
+    line, centre = passage[axis], passage[1 - axis]
+    blocked = MazeCore(1, [passage])
+    blocked.reset(starts=swap(axis, line + 0.1 * side, centre + offset))
+    for _ in range(3):
+        end = blocked.step(np.array([swap(axis, -side, sideways)]))[0]
+        assert (end[axis] - line) * side > 0
+    free = MazeCore()
+    free.reset(starts=swap(axis, line + 0.1 * side, centre))
+    assert (free.step(np.array([swap(axis, -side, 0.0)]))[0][axis] - line) * side < 0
+
+
+@pytest.mark.parametrize("passage", PASSAGES)
+def test_rooms_behind_a_blocked_passage_are_cut_off(passage: tuple[int, int]) -> None:
+    """Random walks from the start stay in the rooms that a way leads to; all passages but one move as in the free maze."""
+    depths = room_depths([passage])
+    assert (depths < 0).any() and depths[2, 2] == 0
+    assert len(maze_walls([passage])) == 67
+    rng = np.random.default_rng(0)
+    core = MazeCore(200, [passage])
+    directions = rng.uniform(-1, 1, size=(200, 2))
+    for step in range(150):
+        if step % 10 == 0:
+            directions = rng.uniform(-1, 1, size=(200, 2))
+        columns, rows = np.floor((core.step(directions).T + 5) / 2).astype(int)
+        assert (depths[rows, columns] >= 0).all()
+
+
+def test_all_four_ways_out_blocked_is_a_prison() -> None:
+    exits = [(-1, 0), (1, 0), (0, -1), (0, 1)]
+    assert (room_depths(exits) >= 0).sum() == 1
+    for exit_ in exits:
+        depths = room_depths([other for other in exits if other != exit_])
+        assert depths[[0, -1]].max() >= 0 or depths[:, [0, -1]].max() >= 0  # one way is enough to get to an outer room
+
+
+def test_passages_that_are_none_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"names \(0, 0\), where the maze has no passage; .* \(-1, 0\)"):
+        MazeCore(1, [(0, 0)])
+    with pytest.raises(ValueError, match=r"names \(-1, 2\), where the maze has no passage"):
+        maze_walls([(-1, 2)])  # a wall without a gap
+    assert MazeCore(1, [(1, 0), (-1, 0), (1, 0)]).blocked == ((-1, 0), (1, 0))

@@ -34,6 +34,14 @@ def test_draw_maze(ax: Axes) -> None:
     assert ax.get_aspect() == 1.0
 
 
+def test_blocked_passages_are_walls_that_stand_out(ax: Axes) -> None:
+    draw_maze(ax, blocked=[(1, 0), (0, 1)])
+    walls, plugs = ax.collections
+    assert len(walls.get_paths()) == 66
+    ends = {tuple(path.vertices.ravel()) for path in plugs.get_paths()}
+    assert ends == {(1.0, -0.2, 1.0, 0.2), (-0.2, 1.0, 0.2, 1.0)}
+
+
 @pytest.mark.parametrize("dim", [1, 2, 3, 12])
 def test_gaussian_latents_get_similar_colors_when_similar(dim: int) -> None:
     rng = np.random.default_rng(0)
