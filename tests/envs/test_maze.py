@@ -171,7 +171,7 @@ def test_render_follows_the_agent() -> None:
     assert not np.array_equal(picture(env), after)
     pictures = [before]
     for kwargs in ({"reward": "sparse"}, {"reward": "escape"}, {"blocked": [(1, 0)]}):
-        other = MazeEnv(render_mode="rgb_array", **kwargs)  # type: ignore[arg-type]
+        other = MazeEnv(render_mode="rgb_array", **kwargs)
         other.reset(seed=0)
         assert not any(np.array_equal(picture(other), known) for known in pictures)
         pictures.append(picture(other))

@@ -38,7 +38,7 @@ def test_blocked_passages_are_walls_that_stand_out(ax: Axes) -> None:
     draw_maze(ax, blocked=[(1, 0), (0, 1)])
     walls, plugs = ax.collections
     assert len(walls.get_paths()) == 66
-    ends = {tuple(path.vertices.ravel()) for path in plugs.get_paths()}
+    ends = {tuple(np.asarray(path.vertices, dtype=np.float64).ravel().tolist()) for path in plugs.get_paths()}
     assert ends == {(1.0, -0.2, 1.0, 0.2), (-0.2, 1.0, 0.2, 1.0)}
 
 
