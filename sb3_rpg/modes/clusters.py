@@ -34,13 +34,28 @@ def embed_paths(trajectories: Sequence[Trajectory], n_points: int = 10) -> np.nd
     :param n_points: points of each path; the start, which all share, is none of them
     :return: (n, n_points * d), scaled such that the root mean square distance from the mean is 1 (all 0 where all are alike)
     """
-    fractions = np.arange(1, n_points + 1) / n_points
-    embedded = np.stack([t.path[np.rint(fractions * (len(t.path) - 1)).astype(int)].ravel() for t in trajectories])
-    embedded = embedded - embedded.mean(axis=0)
+    embedded = _centred_points(trajectories, n_points)
     spread = np.sqrt((embedded**2).sum(axis=1).mean())
     # Below this, differences are rounding errors
     scale = np.abs(np.stack([t.path[-1] for t in trajectories])).max(initial=1.0)
     return embedded / spread if spread > 1e-6 * scale else np.zeros_like(embedded)
+
+
+def path_spread(trajectories: Sequence[Trajectory], n_points: int = 10) -> float:
+    """
+    How far the paths are apart: 0 where z changes nothing and the environment is deterministic.
+
+    :param trajectories: n of them
+    :param n_points: see :func:`embed_paths`
+    :return: root mean square distance of the paths' points from those of the mean path, in the descriptor's units
+    """
+    return float(np.sqrt((_centred_points(trajectories, n_points) ** 2).sum(axis=1).mean() / n_points))
+
+
+def _centred_points(trajectories: Sequence[Trajectory], n_points: int) -> np.ndarray:
+    fractions = np.arange(1, n_points + 1) / n_points
+    points = np.stack([t.path[np.rint(fractions * (len(t.path) - 1)).astype(int)].ravel() for t in trajectories])
+    return points - points.mean(axis=0)
 
 
 def find_modes(trajectories: Sequence[Trajectory], threshold: float = 0.7, n_points: int = 10) -> list[Mode]:
