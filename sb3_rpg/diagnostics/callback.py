@@ -16,6 +16,9 @@ from sb3_rpg.randomness import SeparateStream
 if TYPE_CHECKING:
     from sb3_rpg.rpg import RPG
 
+#: SB3's tables for the eye, which some forty more lines would not make clearer
+CONSOLE = ("stdout", "log")
+
 
 class EpisodeReturns:
     """
@@ -69,7 +72,10 @@ class DiagnosticsCallback(BaseCallback):
             raise ValueError(f"`every` must be at least 1, got {every}; RPG(..., diagnostics=False) switches diagnostics off")
         self.every = every
         self.detectors = [Detector(failure, min_updates) for failure in failures]
+        #: kinds of the failures that were warned of
         self.warned: set[str] = set()
+        #: environment steps, and what was measured at them
+        self.history: list[tuple[int, dict[str, float]]] = []
 
     def _on_training_start(self) -> None:
         self._stream = SeparateStream(self.model.device, numpy=True)
@@ -95,12 +101,13 @@ class DiagnosticsCallback(BaseCallback):
         self.model.metrics.add_time("diagnostics", time.perf_counter() - start)
 
     def _judge(self, measured: dict[str, float], n_updates: int) -> None:
+        self.history.append((self.num_timesteps, measured))
         for name, value in measured.items():
             if not np.isnan(value):
-                self.logger.record(f"diagnostics/{name}", value)
+                self.logger.record(f"diagnostics/{name}", value, exclude=CONSOLE)
         for detector in self.detectors:
             kind, raised = detector.failure.kind, detector.update(measured, n_updates)
-            self.logger.record(f"diagnostics/alarm_{kind}", float(detector.active))
+            self.logger.record(f"diagnostics/alarm_{kind}", float(detector.active), exclude=CONSOLE)
             if raised and kind not in self.warned:
                 self.warned.add(kind)
                 text = f"{detector.explain(measured)} (step {self.num_timesteps}; see docs/diagnosis.md)"

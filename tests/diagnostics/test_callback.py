@@ -59,7 +59,7 @@ def test_everything_is_measured_and_logged(latent: str, tmp_path: Path) -> None:
     logged = {name.removeprefix("diagnostics/"): value for name, value in last.items() if name.startswith("diagnostics/")}
     expected = {"share_extrinsic", "share_bonus", "share_posterior", "share_entropy", "beta", "ent_coef", "ent_coef_change"}
     expected |= {"entropy_gap", "action_entropy", "model_error", "model_return_bias", "model_return_error", "return_progress"}
-    expected |= {f"model_error_step_{k}" for k in range(1, 7)} | {"value", "return_to_go", "value_bias", "value_bias_relative"}
+    expected |= {f"model_error_step_{k}" for k in range(1, 6)} | {"value", "return_to_go", "value_bias", "value_bias_relative"}
     expected |= {"bonus_error", "bonus_spread"} | {f"alarm_{failure.kind}" for failure in FAILURES}
     if latent != "none":
         expected |= {"information", "posterior_bound", "posterior_bound_max", "action_spread_over_z", "value_spread_over_z"}
@@ -124,6 +124,7 @@ def test_one_warning_a_failure_with_the_remedy() -> None:
     callback = DiagnosticsCallback(every=2, min_updates=0, failures=[ALWAYS])
     with pytest.warns(TrainingWarning) as caught:
         small_rpg(beta=0.25).learn(60, callback)
+    assert [step for step, _ in callback.history] == list(range(12, 61, 2)) and callback.history[0][1]["beta"] == 0.25
     texts = [str(warning.message) for warning in caught if warning.category is TrainingWarning]
     assert texts == ["always: beta is 0.25 (step 14; see docs/diagnosis.md)"]
     assert callback.detectors[0].active and callback.warned == {"always"}
