@@ -96,6 +96,11 @@ class LatentSpace(ABC):
         :return: 0-d tensor
         """
 
+    @property
+    def best_posterior_log_prob(self) -> float:
+        """log p_phi(z|s,a) of a posterior that knows z, the most that the beta term can pay; NaN: not known."""
+        return math.nan
+
     @abstractmethod
     def candidates(self, n: int, params: th.Tensor | None, temperature: float, noise: th.Tensor) -> th.Tensor:
         """
@@ -153,7 +158,11 @@ class GaussianLatent(LatentSpace):
 
     def posterior_log_prob(self, outputs: th.Tensor, z: th.Tensor) -> th.Tensor:
         error = (z - outputs) / self.posterior_std
-        return -0.5 * error.square().sum(dim=-1) - self.dim * (math.log(self.posterior_std) + 0.5 * LOG_2PI)
+        return -0.5 * error.square().sum(dim=-1) + self.best_posterior_log_prob
+
+    @property
+    def best_posterior_log_prob(self) -> float:
+        return -self.dim * (math.log(self.posterior_std) + 0.5 * LOG_2PI)
 
     def posterior_accuracy(self, outputs: th.Tensor, z: th.Tensor) -> th.Tensor:
         variance = z.flatten(0, -2).var(dim=0, correction=0).mean().clamp_min(1e-8)
@@ -205,6 +214,10 @@ class CategoricalLatent(LatentSpace):
         probs = (1.0 - self.uniform_mix) * F.softmax(outputs, dim=-1) + self.uniform_mix / self.dim
         return (probs * z).sum(dim=-1).clamp_min(1e-30).log()
 
+    @property
+    def best_posterior_log_prob(self) -> float:
+        return math.log(1.0 - self.uniform_mix + self.uniform_mix / self.dim)
+
     def posterior_accuracy(self, outputs: th.Tensor, z: th.Tensor) -> th.Tensor:
         return (outputs.argmax(dim=-1) == z.argmax(dim=-1)).to(th.float32).mean()
 
@@ -252,6 +265,10 @@ class MixedLatent(LatentSpace):
         (logits, mean), (category, gaussian) = self._split(outputs), self._split(z)
         return self.categorical.posterior_log_prob(logits, category) + self.gaussian.posterior_log_prob(mean, gaussian)
 
+    @property
+    def best_posterior_log_prob(self) -> float:
+        return self.categorical.best_posterior_log_prob + self.gaussian.best_posterior_log_prob
+
     def posterior_accuracy(self, outputs: th.Tensor, z: th.Tensor) -> th.Tensor:
         (logits, mean), (category, gaussian) = self._split(outputs), self._split(z)
         discrete = self.categorical.posterior_accuracy(logits, category)
@@ -298,6 +315,10 @@ class HypersphereLatent(LatentSpace):
         cosine = (F.normalize(outputs, dim=-1, eps=1e-6) * z).sum(dim=-1)
         return self.concentration * cosine + self._log_normalizer
 
+    @property
+    def best_posterior_log_prob(self) -> float:
+        return self.concentration + self._log_normalizer
+
     def posterior_accuracy(self, outputs: th.Tensor, z: th.Tensor) -> th.Tensor:
         return F.cosine_similarity(outputs, z, dim=-1, eps=1e-6).mean().clamp_min(0.0)
 
@@ -322,6 +343,10 @@ class NoLatent(LatentSpace):
 
     def posterior_log_prob(self, outputs: th.Tensor, z: th.Tensor) -> th.Tensor:
         return th.zeros(z.shape[:-1], device=z.device)
+
+    @property
+    def best_posterior_log_prob(self) -> float:
+        return 0.0
 
     def posterior_accuracy(self, outputs: th.Tensor, z: th.Tensor) -> th.Tensor:
         return th.zeros((), device=z.device)

@@ -37,28 +37,37 @@ def set_random_state(state: RandomState) -> None:
 
 class SeparateStream:
     """
-    A stream of torch's randomness beside the global one.
+    A stream of torch's randomness beside the global one, and of NumPy's if wanted.
 
-    What is drawn within :meth:`active` neither disturbs the global stream nor depends on it.
+    What is drawn within :meth:`active` neither disturbs the global streams nor depends on them.
 
     :param device: device that is drawn on
+    :param numpy: whether NumPy's global generator, which replay buffers draw from, is kept apart too
     """
 
-    def __init__(self, device: th.device):
+    def __init__(self, device: th.device, numpy: bool = False):
         self._device = device if device.type in ("cuda", "mps") else th.device("cpu")
-        generator = th.Generator(self._device).manual_seed((th.initial_seed() + 1) % 2**63)
+        seed = (th.initial_seed() + 1) % 2**63
+        generator = th.Generator(self._device).manual_seed(seed)
         self._state = generator.get_state()
+        self._numpy_state = np.random.RandomState(seed % 2**32).get_state() if numpy else None
 
     @contextmanager
     def active(self) -> Iterator[None]:
         """Draw from this stream within the context."""
         outside = self._get()
         self._set(self._state)
+        if self._numpy_state is not None:
+            numpy_outside = np.random.get_state()
+            np.random.set_state(self._numpy_state)
         try:
             yield
         finally:
             self._state = self._get()
             self._set(outside)
+            if self._numpy_state is not None:
+                self._numpy_state = np.random.get_state()
+                np.random.set_state(numpy_outside)
 
     def _get(self) -> th.Tensor:
         if self._device.type == "cuda":

@@ -30,6 +30,7 @@ from sb3_rpg.buffer_registry import latent_buffer_class
 from sb3_rpg.buffers import LatentBufferMixin, SegmentSamples
 from sb3_rpg.callbacks import WorldModelCallback
 from sb3_rpg.checks import check_arguments, check_horizon, check_replay_buffer, check_reward_scale
+from sb3_rpg.diagnostics import DiagnosticsCallback
 from sb3_rpg.intrinsic import IntrinsicReward, make_intrinsic_reward, uniform_transition_batch
 from sb3_rpg.latents import LatentSpace, make_latent_space
 from sb3_rpg.losses import entropy_coefficient_loss
@@ -114,6 +115,8 @@ class RPG(LatentOffPolicyAlgorithm):
     :param plan_every: plan z by imagined values instead of drawing it: None never, 0 at an episode's start, k also every
         k steps; in training and in ``predict``
     :param plan_horizon: imagined steps of a plan
+    :param diagnostics: watch for the known ways of going wrong, log them and warn of them; see
+        :class:`~sb3_rpg.diagnostics.DiagnosticsCallback`
     :param precision: "fp32", "bf16" (autocast, float32 parameters), or "auto": bf16 where the hardware multiplies it faster
     :raises AssertionError: if the action space is not a Box
     :raises ValueError: if an argument is out of its range; the message names it and the remedy
@@ -180,6 +183,7 @@ class RPG(LatentOffPolicyAlgorithm):
         plan_every: int | None = None,
         plan_horizon: int = 3,
         precision: str = "auto",
+        diagnostics: bool = True,
         _init_setup_model: bool = True,
     ):
         super().__init__(
@@ -234,6 +238,7 @@ class RPG(LatentOffPolicyAlgorithm):
         self.intrinsic_batch_size = intrinsic_batch_size
         self.plan_every, self.plan_horizon = plan_every, plan_horizon
         self.precision = precision
+        self.diagnostics = diagnostics
 
         self._n_model_updates = 0
         self.log_ent_coef: th.Tensor | None = None
@@ -324,16 +329,13 @@ class RPG(LatentOffPolicyAlgorithm):
         return {"keys": keys, **self.intrinsic_reward_kwargs}
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
-        learner = WorldModelCallback()
-        if callback is None:
-            return super()._init_callback(learner, progress_bar)
-        if isinstance(callback, list):
-            callback = CallbackList(callback)
-        if not isinstance(callback, BaseCallback):
-            return super()._init_callback([learner, _as_callback(callback)], progress_bar)
-        if _contains_learner(callback):
-            return super()._init_callback(callback, progress_bar)
-        return super()._init_callback([learner, callback], progress_bar)
+        if not isinstance(callback, (BaseCallback, list, type(None))):
+            callback = _as_callback(callback)
+        given = CallbackList(callback) if isinstance(callback, list) else callback
+        own: list[BaseCallback] = [] if _contains(given, WorldModelCallback) else [WorldModelCallback()]
+        if self.diagnostics and not _contains(given, DiagnosticsCallback):
+            own.append(DiagnosticsCallback())
+        return super()._init_callback(own if given is None else [*own, given], progress_bar)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         assert self.env is not None, "no environment: pass one to RPG(...), RPG.load(..., env=...) or set_env() before learn()"
@@ -523,7 +525,7 @@ def _as_callback(function: Callable[..., Any]) -> BaseCallback:
     return ConvertCallback(function)
 
 
-def _contains_learner(callback: BaseCallback) -> bool:
-    if isinstance(callback, WorldModelCallback):
+def _contains(callback: BaseCallback | None, kind: type[BaseCallback]) -> bool:
+    if isinstance(callback, kind):
         return True
-    return isinstance(callback, CallbackList) and any(_contains_learner(part) for part in callback.callbacks)
+    return isinstance(callback, CallbackList) and any(_contains(part, kind) for part in callback.callbacks)

@@ -35,8 +35,7 @@ def embed_paths(trajectories: Sequence[Trajectory], n_points: int = 10) -> np.nd
     :param n_points: stretches that each path is cut into; the start, which all share, is part of none
     :return: (n, n_points * d), scaled such that the root mean square distance from the mean is 1 (all 0 where all are alike)
     """
-    embedded = np.stack([stretch_means(t.path, n_points).ravel() for t in trajectories])
-    embedded = embedded - embedded.mean(axis=0)
+    embedded = _centred_stretches(trajectories, n_points)
     spread = np.sqrt((embedded**2).sum(axis=1).mean())
     # Below this, differences are rounding errors
     scale = np.abs(np.stack([t.path[-1] for t in trajectories])).max(initial=1.0)
@@ -56,6 +55,22 @@ def stretch_means(path: np.ndarray, n_points: int) -> np.ndarray:
     below = np.minimum(ends.astype(int), n_steps - 1)
     integral = sums[below] + (ends - below)[:, None] * (sums[below + 1] - sums[below])
     return np.diff(integral, axis=0) * (n_points / n_steps)
+
+
+def path_spread(trajectories: Sequence[Trajectory], n_points: int = 10) -> float:
+    """
+    How far the paths are apart: 0 where z changes nothing and the environment is deterministic.
+
+    :param trajectories: n of them
+    :param n_points: see :func:`embed_paths`
+    :return: root mean square distance of the paths' stretches from those of the mean path, in the descriptor's units
+    """
+    return float(np.sqrt((_centred_stretches(trajectories, n_points) ** 2).sum(axis=1).mean() / n_points))
+
+
+def _centred_stretches(trajectories: Sequence[Trajectory], n_points: int) -> np.ndarray:
+    stretches = np.stack([stretch_means(t.path, n_points).ravel() for t in trajectories])
+    return stretches - stretches.mean(axis=0)
 
 
 def find_modes(trajectories: Sequence[Trajectory], threshold: float = 0.7, n_points: int = 10) -> list[Mode]:
