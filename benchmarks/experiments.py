@@ -19,6 +19,10 @@ RPG, SAC, SAC_RND = Algorithm("rpg", "rpg"), Algorithm("sac", "sac"), Algorithm(
 MBSAC_R = Algorithm("mbsac_r", "rpg", {"latent": "none"})
 MBSAC = Algorithm("mbsac", "rpg", {"latent": "none"})  # where there is no bonus
 RPG_CATEGORICAL = Algorithm("rpg_categorical", "rpg", {"latent": "categorical"})
+#: what the defaults leave out for speed: float32, targets of as many imagined steps as the actor's, all replayed steps
+PRECISE = {"precision": "fp32", "target_horizon": 3, "head_steps": None}
+RPG_PRECISE = Algorithm("rpg_precise", "rpg", PRECISE)
+RPG_PRECISE_ALONE = Algorithm("rpg_precise", "rpg", {**PRECISE, "train_freq": 5})  # updates of one environment as of five
 RANDOM = tuple(Algorithm(name, name) for name in RANDOM_BASELINES)
 
 
@@ -112,6 +116,16 @@ _EXPERIMENTS = (
         seeds=3,
     ),
     Experiment(
+        name="maze_fidelity",
+        title="What speed costs: the maze without reward, 100,000 steps (RPGMaze-v0)",
+        task=MAZE,
+        budget=100_000,
+        metrics=(Metric("coverage", every=2500),),
+        algorithms=(RPG, RPG_PRECISE),
+        baseline="rpg_precise",
+        seeds=5,
+    ),
+    Experiment(
         name="maze",
         title="Exploration of the maze without reward (RPGMaze-v0)",
         task=MAZE,
@@ -161,9 +175,9 @@ _EXPERIMENTS = (
         task=Task("Pendulum-v1"),
         budget=20_000,
         metrics=(Metric("return", every=2000, final_share=0.2),),
-        algorithms=(RPG, SAC),
+        algorithms=(RPG, RPG_PRECISE_ALONE, SAC),
         baseline="sac",
-        seeds=3,
+        seeds=5,
     ),
     Experiment(
         name="halfcheetah",
@@ -172,9 +186,9 @@ _EXPERIMENTS = (
         budget=20_000,
         metrics=(Metric("return", every=2500, final_share=0.1),),
         # RL Zoo has SAC act at random for 10,000 steps, which is meant for a budget of a million
-        algorithms=(RPG, Algorithm("sac", "sac", {"learning_starts": 1000})),
+        algorithms=(RPG, RPG_PRECISE_ALONE, Algorithm("sac", "sac", {"learning_starts": 1000})),
         baseline="sac",
-        seeds=3,
+        seeds=5,
     ),
     *(_standard(task) for task in ("HalfCheetah", "Hopper", "Walker2d", "Ant")),
     Experiment(
