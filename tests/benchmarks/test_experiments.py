@@ -104,7 +104,7 @@ def test_inconsistent_experiments_are_refused(change: dict[str, Any], message: s
 def test_wrong_names_are_refused_with_those_that_there_are() -> None:
     with pytest.raises(ValueError, match=r"'mazes' is unknown; there are .*maze"):
         find_experiment("mazes")
-    with pytest.raises(ValueError, match=r"\['ppo'\].*'rpg', 'sac'"):
+    with pytest.raises(ValueError, match=r"\['ppo'\].*'rpg', 'rpg_precise', 'sac'"):
         EXPERIMENTS["pendulum"].select(["rpg", "ppo"])
     with pytest.raises(ValueError, match=r"name='speed'.*coverage"):
         Metric("speed", 10)
