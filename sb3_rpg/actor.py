@@ -19,7 +19,8 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 from sb3_rpg.latents import LatentSpace
-from sb3_rpg.networks import DEFAULT_ACTIVATION, DEFAULT_NET_ARCH, EnsembleMLP, TanhNormalHead, init_constant, mlp
+from sb3_rpg.mixture import make_action_head
+from sb3_rpg.networks import DEFAULT_ACTIVATION, DEFAULT_NET_ARCH, EnsembleMLP, init_constant, mlp
 from sb3_rpg.world_model import Encoder
 
 LatentState = tuple[np.ndarray, ...] | np.ndarray | None
@@ -62,6 +63,7 @@ class LatentActor(BasePolicy):
     :param activation_fn: activation of the hidden layers
     :param std_scale: factor on the action's standard deviation (Appendix A: 0.4)
     :param normalize_images: see SB3
+    :param n_mixture: number of Gaussians of pi(a|s,z)
     """
 
     latent_temperature: th.Tensor
@@ -79,6 +81,7 @@ class LatentActor(BasePolicy):
         activation_fn: type[nn.Module] = DEFAULT_ACTIVATION,
         std_scale: float = 0.4,
         normalize_images: bool = True,
+        n_mixture: int = 1,
     ):
         super().__init__(
             observation_space,
@@ -90,9 +93,9 @@ class LatentActor(BasePolicy):
         self.encoder = encoder
         self.values = values
         self.net_arch, self.activation_fn, self.std_scale = net_arch, activation_fn, std_scale
-        self.action_head = TanhNormalHead(
-            encoder.state_dim + latent_space.dim, get_action_dim(action_space), net_arch, activation_fn, std_scale
-        )
+        self.n_mixture = n_mixture
+        input_dim, action_dim = encoder.state_dim + latent_space.dim, get_action_dim(action_space)
+        self.action_head = make_action_head(input_dim, action_dim, net_arch, activation_fn, std_scale, n_mixture)
         self.latent_head: nn.Sequential | None = None
         if latent_space.policy_dim > 0:
             self.latent_head = mlp(encoder.state_dim, latent_space.policy_dim, net_arch, activation_fn)
@@ -112,6 +115,7 @@ class LatentActor(BasePolicy):
             "net_arch": self.net_arch,
             "activation_fn": self.activation_fn,
             "std_scale": self.std_scale,
+            "n_mixture": self.n_mixture,
         }
 
     def latent_params(self, states: th.Tensor) -> th.Tensor | None:

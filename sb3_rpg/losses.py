@@ -117,6 +117,24 @@ def actor_loss(value_estimates: th.Tensor) -> th.Tensor:
     return -value_estimates[0].mean()
 
 
+def choice_loss(log_probs: th.Tensor, value_estimates: th.Tensor, baseline: th.Tensor) -> th.Tensor:
+    """
+    The weights of a mixture policy maximise V_est of the first head by likelihood ratios, see :mod:`sb3_rpg.mixture`.
+
+    The baseline is the state's value and the mean advantage of the rest of the batch, neither of which depends on the
+    sample's own actions: the gradient stays unbiased.
+
+    :param log_probs: log p(a|s,z) of imagined actions, differentiable with respect to the weights alone, (K, B)
+    :param value_estimates: (H, B), a target, no gradient passes
+    :param baseline: V(s_t, z) of the states that were imagined from, (B,)
+    :return: 0-d tensor
+    """
+    advantages = (value_estimates[0] - baseline).detach()
+    if len(advantages) > 1:
+        advantages = (advantages - advantages.mean()) * (len(advantages) / (len(advantages) - 1))
+    return -(advantages * log_probs.sum(dim=0)).mean()
+
+
 def entropy_coefficient_loss(log_coefficient: th.Tensor, log_prob: th.Tensor, target_entropy: float) -> th.Tensor:
     """
     Raises alpha where the policy's entropy is below its target, lowers it where it is above (Appendix A).

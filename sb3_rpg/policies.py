@@ -68,6 +68,7 @@ class RPGPolicy(BasePolicy):
     :param hidden_dim: width of the GRU
     :param n_critics: number of value heads
     :param std_scale: factor on the action's standard deviation
+    :param n_mixture: number of Gaussians that pi(a|s,z) is a mixture of
     :param features_extractor_class: SB3 features extractor in front of the encoder
     :param features_extractor_kwargs: its arguments
     :param normalize_images: divide images by 255
@@ -92,6 +93,7 @@ class RPGPolicy(BasePolicy):
         hidden_dim: int = 256,
         n_critics: int = 2,
         std_scale: float = 0.4,
+        n_mixture: int = 1,
         features_extractor_class: type[BaseFeaturesExtractor] = FlattenExtractor,
         features_extractor_kwargs: dict[str, Any] | None = None,
         normalize_images: bool = True,
@@ -118,6 +120,7 @@ class RPGPolicy(BasePolicy):
             "hidden_dim": hidden_dim,
             "n_critics": n_critics,
             "std_scale": std_scale,
+            "n_mixture": n_mixture,
         }
         action_dim = get_action_dim(action_space)
         pi_arch, value_arch, model_arch = _split_net_arch(net_arch)
@@ -143,6 +146,7 @@ class RPGPolicy(BasePolicy):
             activation_fn,
             std_scale,
             normalize_images,
+            n_mixture,
         )
         self.posterior = Posterior(state_dim, action_dim, self.latent_space, pi_arch, activation_fn)
 

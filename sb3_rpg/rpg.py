@@ -31,7 +31,7 @@ from sb3_rpg.buffers import LatentBufferMixin, SegmentSamples
 from sb3_rpg.callbacks import WorldModelCallback
 from sb3_rpg.checks import check_arguments, check_horizon, check_replay_buffer, check_reward_scale
 from sb3_rpg.diagnostics import DiagnosticsCallback
-from sb3_rpg.intrinsic import IntrinsicReward, make_intrinsic_reward, uniform_transition_batch
+from sb3_rpg.intrinsic import INTRINSIC_REWARDS, IntrinsicReward, make_intrinsic_reward, uniform_transition_batch
 from sb3_rpg.latents import LatentSpace, make_latent_space
 from sb3_rpg.losses import entropy_coefficient_loss
 from sb3_rpg.metrics import Metrics
@@ -108,8 +108,8 @@ class RPG(LatentOffPolicyAlgorithm):
     :param entropy_in_target: whether the value's target has the action-entropy term (the paper's code: not)
     :param reward_scale: factor on extrinsic rewards; as ``beta``, or "auto":
         :class:`~sb3_rpg.reward_scaling.ReturnScaler`
-    :param intrinsic_reward: "rnd", a subclass of :class:`~sb3_rpg.intrinsic.IntrinsicReward`, "none", or "auto": RND for
-        vector observations, none for images
+    :param intrinsic_reward: "rnd", "icm", "disagreement", a subclass of :class:`~sb3_rpg.intrinsic.IntrinsicReward`, "none",
+        or "auto": RND for vector observations, none for images
     :param intrinsic_reward_kwargs: its arguments
     :param intrinsic_batch_size: transitions of each of its updates, uniform over the whole replay buffer
     :param plan_every: plan z by imagined values instead of drawing it: None never, 0 at an episode's start, k also every
@@ -322,7 +322,8 @@ class RPG(LatentOffPolicyAlgorithm):
     def _bonus_kwargs(self) -> dict[str, Any]:
         # New goals are made up when a batch is sampled: the bonus is for what was reached, not for what was asked
         hindsight = issubclass(self.replay_buffer_class, HerReplayBuffer)  # type: ignore[arg-type]
-        if not hindsight or self._intrinsic_reward_name() != "rnd" or "keys" in self.intrinsic_reward_kwargs:
+        built_in = str(self._intrinsic_reward_name()).lower() in INTRINSIC_REWARDS
+        if not hindsight or not built_in or "keys" in self.intrinsic_reward_kwargs:
             return self.intrinsic_reward_kwargs
         assert isinstance(self.observation_space, spaces.Dict)
         keys = [key for key in self.observation_space.spaces if key != "desired_goal"]

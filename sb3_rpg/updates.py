@@ -13,6 +13,7 @@ from sb3_rpg import losses
 from sb3_rpg.actor import LatentActor
 from sb3_rpg.batches import PolicyBatch, map_observations, take_steps
 from sb3_rpg.buffers import SegmentSamples
+from sb3_rpg.mixture import ChoiceRecorder, MixtureHead
 from sb3_rpg.networks import frozen
 from sb3_rpg.policies import RPGPolicy
 from sb3_rpg.precision import Twin
@@ -180,7 +181,9 @@ def update_actor(
         params = actor.latent_params(states)
         z_new = space.sample(len(states), params, temperature, states.device)
         z = th.where(starts.unsqueeze(-1), z_new, batch.latents)
-        rollout = model.imagine(states, actor_with_latent(actor, z), settings.horizon)
+        head = actor.action_head
+        choices = ChoiceRecorder(head, z) if isinstance(head, MixtureHead) else None
+        rollout = model.imagine(states, choices or actor_with_latent(actor, z), settings.horizon)
         estimate, posterior_log_probs = imagined_value(model, policy, rollout, z, settings, settings.ent_coef, n_heads=1)
         loss = losses.actor_loss(estimate)
         metrics = {
@@ -189,6 +192,11 @@ def update_actor(
             "action_entropy": -rollout.log_probs.detach().mean(),
             "beta_term": settings.beta * posterior_log_probs.detach().mean(),
         }
+        if choices is not None:
+            with th.no_grad():
+                baseline = model.predict_values(states, z, n_heads=1)[0]
+            loss = loss + losses.choice_loss(choices.log_probs, estimate, baseline)
+            metrics["mixture_entropy"] = choices.entropy
         if params is not None:
             weight = starts.float() / starts.sum().clamp_min(1)  # mean over the episode starts
             if space.n_categories:

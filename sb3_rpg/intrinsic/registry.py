@@ -6,9 +6,12 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_rpg.intrinsic.base import IntrinsicReward
+from sb3_rpg.intrinsic.disagreement import Disagreement
+from sb3_rpg.intrinsic.icm import ICM
 from sb3_rpg.intrinsic.rnd import RND
 
-INTRINSIC_REWARDS: dict[str, type[IntrinsicReward]] = {"rnd": RND}
+#: all of them take the arguments of the features, such as ``indices`` and ``keys``
+INTRINSIC_REWARDS: dict[str, type[IntrinsicReward]] = {"rnd": RND, "icm": ICM, "disagreement": Disagreement}
 
 
 def make_intrinsic_reward(
