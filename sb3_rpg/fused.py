@@ -3,11 +3,12 @@ MLPs and GRU steps as one node of autograd's graph, with bias and activation ins
 
 On a CPU a hidden layer of 256 units costs 150 us of products for 1500 rows in bfloat16, and as much again for bias, ReLU and
 autograd's bookkeeping. oneDNN computes bias and ReLU on the tiles that it has just multiplied; the results are the same
-bits. Where its operators are absent, or the network is another than Linear and ReLU in turn, nothing changes.
+bits. Where its operators are absent, the activation is unknown here, or numbers are float32, torch's layers run one by one.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch as th
 from torch import nn
@@ -24,87 +25,121 @@ def _has_onednn() -> bool:
 HAS_ONEDNN = _has_onednn()
 
 
-def _is_fast(x: th.Tensor) -> bool:
+class Activation(NamedTuple):
+    """What follows a fused layer: within oneDNN's operator, or in place behind it; its gradient from its output, in place."""
+
+    #: oneDNN's name, and its arguments
+    name: str
+    scalars: list[float]
+    #: (gradient, output) -> None
+    backward: Callable[[th.Tensor, th.Tensor], None]
+    #: output of the product -> output
+    behind: Callable[[th.Tensor], th.Tensor] | None = None
+
+
+def _relu_backward(grad: th.Tensor, out: th.Tensor) -> None:
+    th.ops.aten.threshold_backward.grad_input(grad, out, 0, grad_input=grad)
+
+
+def _leaky_relu_backward(slope: float, grad: th.Tensor, out: th.Tensor) -> None:
+    th.ops.aten.leaky_relu_backward.grad_input(grad, out, slope, True, grad_input=grad)
+
+
+def _elu_backward(alpha: float, grad: th.Tensor, out: th.Tensor) -> None:
+    th.ops.aten.elu_backward.grad_input(grad, alpha, 1.0, 1.0, True, out, grad_input=grad)
+
+
+def _activation(module: nn.Module) -> Activation | None:
+    if isinstance(module, nn.ReLU):
+        return Activation("relu", [], _relu_backward)
+    if isinstance(module, nn.LeakyReLU) and module.negative_slope > 0:  # only then do outputs tell their inputs' signs
+        return Activation("leaky_relu", [module.negative_slope], partial(_leaky_relu_backward, module.negative_slope))
+    if isinstance(module, nn.ELU):
+        behind = partial(nn.functional.elu_, alpha=module.alpha)
+        return Activation("none", [], partial(_elu_backward, module.alpha), behind)
+    return None
+
+
+_RELU = Activation("relu", [], _relu_backward)
+
+
+def common_activation(modules: Sequence[nn.Module]) -> Activation | None:
+    """
+    :param modules: the activations of an MLP
+    :return: the one that all of them are; None: they differ, or cannot be fused
+    """
+    if len({repr(module) for module in modules}) > 1:
+        return None
+    return _activation(modules[0]) if modules else _RELU
+
+
+def can_fuse(x: th.Tensor) -> bool:
+    """
+    :param x: input of a layer
+    :return: whether oneDNN's operators take it
+    """
     return HAS_ONEDNN and x.dtype == th.bfloat16 and x.device.type == "cpu" and x.numel() > 0
 
 
-def _negative_slope(activations: Sequence[nn.Module]) -> float | None:
-    """
-    :param activations: of an MLP, in order
-    :return: the slope of ReLU (0) or LeakyReLU left of zero if all are alike; None: they are something else
-    """
-    if all(isinstance(activation, nn.ReLU) for activation in activations):
-        return 0.0
-    slopes = {activation.negative_slope if isinstance(activation, nn.LeakyReLU) else None for activation in activations}
-    return slopes.pop() if len(slopes) == 1 else None
-
-
 class MLP(nn.Sequential):
-    """Linear and activation in turn, ending with a Linear; fused where the activation is ReLU or LeakyReLU."""
+    """Linear and activation in turn, ending with a Linear; fused where the activation is ReLU, LeakyReLU or ELU."""
 
     def __init__(self, *layers: nn.Module):
         super().__init__(*layers)
         plain = len(layers) % 2 == 1 and all(isinstance(layer, nn.Linear) for layer in layers[::2])
-        self._slope = _negative_slope(layers[1::2]) if plain else None
+        self._activation = common_activation(layers[1::2]) if plain else None
 
     def forward(self, x: th.Tensor) -> th.Tensor:
         """
         :param x: (..., input_dim)
         :return: (..., output_dim)
         """
-        if self._slope is None or not _is_fast(x):
+        if self._activation is None or not can_fuse(x):
             return super().forward(x)
         parameters = [parameter for layer in self for parameter in layer.parameters(recurse=False)]
-        out: th.Tensor = _apply_mlp(x.reshape(-1, x.shape[-1]), parameters, self._slope)
+        out: th.Tensor = _apply_mlp(x.reshape(-1, x.shape[-1]), parameters, self._activation)
         return out.view(*x.shape[:-1], out.shape[-1])
 
 
-def can_fuse_ensemble(x: th.Tensor, activations: Sequence[nn.Module]) -> bool:
+def fused_ensemble(
+    x: th.Tensor, weights: Sequence[th.Tensor], biases: Sequence[th.Tensor], n_members: int, activation: Activation
+) -> th.Tensor:
     """
-    :param x: input of an ensemble of MLPs
-    :param activations: their activations, in order
-    :return: whether :func:`fused_ensemble` computes them
-    """
-    return _is_fast(x) and all(isinstance(activation, nn.ReLU) for activation in activations)
-
-
-def fused_ensemble(x: th.Tensor, weights: Sequence[th.Tensor], biases: Sequence[th.Tensor], n_members: int) -> th.Tensor:
-    """
-    :param x: (batch, input_dim), shared by the members, bfloat16, on a CPU
-    :param weights: of each layer, (members, input_dim, output_dim); ReLU follows all but the last
+    :param x: (batch, input_dim), shared by the members, see :func:`can_fuse`
+    :param weights: of each layer, (members, input_dim, output_dim)
     :param biases: of each layer, (members, 1, output_dim)
     :param n_members: evaluate only the first so many
+    :param activation: of all layers but the last
     :return: (n_members, batch, output_dim)
     """
     outputs = []
     for member in range(n_members):
         pairs = [part for weight, bias in zip(weights, biases, strict=True) for part in (weight[member].t(), bias[member, 0])]
-        outputs.append(_apply_mlp(x, pairs))
+        outputs.append(_apply_mlp(x, pairs, activation))
     return th.stack(outputs)
 
 
-def _apply_mlp(x: th.Tensor, parameters: Sequence[th.Tensor], slope: float = 0.0) -> th.Tensor:
+def _apply_mlp(x: th.Tensor, parameters: Sequence[th.Tensor], activation: Activation) -> th.Tensor:
     if th.is_grad_enabled() and any(part.requires_grad for part in (x, *parameters)):
-        return _FusedMLP.apply(slope, x, *parameters)
+        return _FusedMLP.apply(activation, x, *parameters)
     # Nothing is kept, so that each layer writes where the one before the last did: into the cache
     for i in range(0, len(parameters) - 2, 2):
-        x = _linear_activated(x, parameters[i], parameters[i + 1], slope)
+        x = _linear_activated(x, parameters[i], parameters[i + 1], activation)
     return _linear(x, parameters[-2], parameters[-1])
 
 
-def _linear_activated(x: th.Tensor, weight: th.Tensor, bias: th.Tensor, slope: float) -> th.Tensor:
-    if slope == 0.0:
-        return th.ops.mkldnn._linear_pointwise(x, weight, bias, "relu", [], "")
-    return th.ops.mkldnn._linear_pointwise(x, weight, bias, "leaky_relu", [slope], "")
+def _linear_activated(x: th.Tensor, weight: th.Tensor, bias: th.Tensor, activation: Activation) -> th.Tensor:
+    out: th.Tensor = th.ops.mkldnn._linear_pointwise(x, weight, bias, activation.name, activation.scalars, "")
+    return out if activation.behind is None else activation.behind(out)
 
 
 class _FusedMLP(th.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, slope: float, x: th.Tensor, *parameters: th.Tensor) -> th.Tensor:
+    def forward(ctx: Any, activation: Activation, x: th.Tensor, *parameters: th.Tensor) -> th.Tensor:
         hidden = [x]
         for i in range(0, len(parameters) - 2, 2):
-            hidden.append(_linear_activated(hidden[-1], parameters[i], parameters[i + 1], slope))
-        ctx.slope = slope
+            hidden.append(_linear_activated(hidden[-1], parameters[i], parameters[i + 1], activation))
+        ctx.activation = activation
         ctx.save_for_backward(*hidden, *parameters[::2])
         return _linear(hidden[-1], parameters[-2], parameters[-1])
 
@@ -123,11 +158,8 @@ class _FusedMLP(th.autograd.Function):
                 return (None, *grads)
             grad = grad @ weights[i]
             if i > 0:
-                # In place: the product has just been written, and nobody else has seen it. Outputs have their inputs' signs
-                if ctx.slope == 0.0:
-                    th.ops.aten.threshold_backward.grad_input(grad, hidden[i], 0, grad_input=grad)
-                else:
-                    th.ops.aten.leaky_relu_backward.grad_input(grad, hidden[i], ctx.slope, True, grad_input=grad)
+                # In place: the product has just been written, and nobody else has seen it
+                ctx.activation.backward(grad, hidden[i])
         grads[0] = grad
         return (None, *grads)
 
@@ -139,9 +171,9 @@ def fused_linear(x: th.Tensor, weight: th.Tensor, bias: th.Tensor) -> th.Tensor:
     :param bias: (output_dim,)
     :return: (..., output_dim)
     """
-    if not _is_fast(x):
+    if not can_fuse(x):
         return nn.functional.linear(x, weight, bias)
-    out: th.Tensor = _apply_mlp(x.reshape(-1, x.shape[-1]), (weight, bias))
+    out: th.Tensor = _apply_mlp(x.reshape(-1, x.shape[-1]), (weight, bias), _RELU)
     return out.view(*x.shape[:-1], out.shape[-1])
 
 
@@ -166,7 +198,7 @@ def _tanh(x: th.Tensor) -> th.Tensor:
 
 def _linear(x: th.Tensor, weight: th.Tensor, bias: th.Tensor) -> th.Tensor:
     # torch's own, for bfloat16 on a CPU, copies the bias into every row first
-    if _is_fast(x):
+    if can_fuse(x):
         return th.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return nn.functional.linear(x, weight, bias)
 

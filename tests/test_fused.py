@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch as th
 from torch import nn
@@ -61,6 +63,12 @@ def test_frozen_parameters_get_no_gradient_and_let_it_through(frozen: int) -> No
     assert_close([gradient], [x.grad], th.bfloat16)
 
 
+def test_networks_can_be_pickled() -> None:
+    network = MLP(nn.Linear(5, 32), nn.ELU(), nn.Linear(32, 3)).bfloat16()
+    x = th.randn(7, 5, dtype=th.bfloat16)
+    assert th.equal(pickle.loads(pickle.dumps(network))(x), network(x))
+
+
 def test_an_input_without_gradient_is_no_obstacle() -> None:
     network = MLP(nn.Linear(5, 32), nn.ReLU(), nn.Linear(32, 3)).bfloat16()
     network(th.randn(7, 5, dtype=th.bfloat16)).sum().backward()
@@ -75,9 +83,10 @@ def test_activations_that_differ_are_not_fused() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n_members", [None, 1, 2])
-def test_an_ensemble_is_its_members(dtype: th.dtype, n_members: int | None) -> None:
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.ELU, nn.Tanh])
+def test_an_ensemble_is_its_members(dtype: th.dtype, n_members: int | None, activation: type[nn.Module]) -> None:
     th.manual_seed(0)
-    network = EnsembleMLP(3, 5, 2, (32, 32)).to(dtype)
+    network = EnsembleMLP(3, 5, 2, (32, 32), activation).to(dtype)
     x = th.randn(7, 5, dtype=dtype, requires_grad=True)
     out = network(x, n_members)
     linear = [layer for layer in network.layers if isinstance(layer, EnsembleLinear)]
@@ -87,7 +96,7 @@ def test_an_ensemble_is_its_members(dtype: th.dtype, n_members: int | None) -> N
         hidden = x
         for layer in linear:
             hidden = hidden @ layer.weight[member] + layer.bias[member]
-            hidden = hidden.relu() if layer is not linear[-1] else hidden
+            hidden = activation()(hidden) if layer is not linear[-1] else hidden
         expected.append(hidden)
     assert_close([out], [th.stack(expected)], dtype)
     assert_close(gradients(out, inputs), gradients(th.stack(expected), inputs), dtype)
