@@ -92,6 +92,19 @@ def plain_layers() -> Iterator[None]:
         fused.HAS_ONEDNN = fast
 
 
+def compile_networks(model: RPG, backend: str) -> None:
+    """
+    Let ``torch.compile`` fuse what it can of the world model: the replayed steps and the heads, in both copies.
+
+    :param model: whose networks are changed
+    :param backend: of ``torch.compile``
+    """
+    policy = model._twin.network
+    for network in (policy.world_model, policy.world_model_target):
+        for name in ("replay", "predict_rewards", "predict_values", "_embed", "decoder"):
+            setattr(network, name, th.compile(getattr(network, name), backend=backend))
+
+
 def matmul(dtype: th.dtype, size: int = 1024) -> tuple[Callable[[], object], float]:
     """
     :param dtype: of the matrices

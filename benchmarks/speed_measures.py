@@ -122,6 +122,24 @@ def measure_profile(smoke: bool) -> Iterator[Row]:
             yield Row("profile", f"{name}, batch {batch}: {kind}", seconds * 1e3, "ms", share, baseline="the update")
 
 
+def measure_compile(smoke: bool) -> Iterator[Row]:
+    """``torch.compile`` instead of the fused layers: its first updates, and an update afterwards."""
+    batch = 16 if smoke else 256
+    filled = cases.filler(smoke)
+    eager, compiled = filled(RPG, batch_size=batch), filled(RPG, batch_size=batch)
+    cases.compile_networks(compiled, "eager" if smoke else "inductor")
+
+    def train_compiled() -> None:
+        with cases.plain_layers():
+            compiled.train(2, batch)
+
+    first = time_in_turn({"first": train_compiled}, "first", 1, warmup=0)["first"]
+    yield Row("compile", f"first two updates, batch {batch}", first.median * 1e3, "ms")
+    pieces: dict[str, Callable[[], object]] = {"eager": cases.update(eager), "compiled": train_compiled}
+    for name, timing in time_in_turn(pieces, "eager", 1 if smoke else 11).items():
+        yield row("compile", f"{name}, batch {batch}", timing, "eager", per=2)
+
+
 def measure_learn(smoke: bool) -> Iterator[Row]:
     """Environment steps a second of ``learn()`` with default settings, after the steps before the first update."""
     import gymnasium as gym
@@ -243,6 +261,7 @@ def measure_scaling(smoke: bool) -> Iterator[Row]:
 SECTIONS = {
     "update": measure_update,
     "profile": measure_profile,
+    "compile": measure_compile,
     "learn": measure_learn,
     "predict": measure_predict,
     "buffer": measure_buffer,
