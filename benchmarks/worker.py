@@ -148,8 +148,8 @@ def _outcome(state: RunState, device: str) -> dict[str, Any]:
         "hours": round(state.seconds / 3600, 4),
         "cpu_hours": round(state.cpu_seconds / 3600, 4),
         # Without what measurements took
-        "training_hours": round((state.seconds - state.measuring_seconds) / 3600, 4),
-        "training_cpu_hours": round((state.cpu_seconds - state.measuring_cpu_seconds) / 3600, 4),
+        "training_hours": round((state.seconds - state.measuring_seconds) / 3600, 6),
+        "training_cpu_hours": round((state.cpu_seconds - state.measuring_cpu_seconds) / 3600, 6),
         "peak_memory_mb": round(state.peak_memory / 2**20),
         "device": device,
         "environment": environment(),

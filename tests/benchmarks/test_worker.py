@@ -59,7 +59,7 @@ def test_an_interrupted_maze_run_keeps_its_coverage(tmp_path: Path, monkeypatch:
     bench = Workbench(spec.base, spec.task, spec.settings, spec.budget, spec.seed, "cpu")
     env: Any = bench.make_env()
     model, state = resume(checkpoint, bench.model_class(), env, spec.seed, "cpu")
-    assert model.num_timesteps == 150 and [row.step for row in state.rows] == [0, 100]
+    assert model.num_timesteps == 150 and [row.step for row in state.rows if row.metric == "coverage"] == [0, 100]
     assert model.replay_buffer.size() == 30  # type: ignore[attr-defined]
     # Not the start cell alone: the replay buffer and the environment agree on where training has been
     cells_before = env.visited.copy()
@@ -108,8 +108,9 @@ def test_interrupted_runs_have_the_rows_of_others(tmp_path: Path, monkeypatch: p
             seconds = list(values(folder, clock).values())
             assert 0 <= seconds[0] < seconds[1] < seconds[2]
         record = read_json(folder.finished)
-        assert 0 < record["training_hours"] <= record["hours"] and 0 < record["training_cpu_hours"] <= record["cpu_hours"]
-        assert 50 < record["peak_memory_mb"] < 50_000 and record["parameters"] > 100
+        assert 0 < record["training_hours"] <= record["hours"] + 1e-4
+        assert 0 < record["training_cpu_hours"] <= record["cpu_hours"] + 1e-4
+        assert 50 < record["peak_memory_mb"] < 50_000 and record["parameters"] > 20
     assert [(row.metric, row.step) for row in parts.read_rows()] == keys
     assert {metric for metric, _ in keys} == {
         *("mean_reward", "mean_reward_deterministic", "return", "success", "train_return", "train_success"),

@@ -73,8 +73,8 @@ def _is_number(text: str) -> bool:
 
 
 def test_unknown_file_names_the_known_ones() -> None:
-    with pytest.raises(FileNotFoundError, match=r"name='ppo': .*rpg\.yml"):
-        hyperparams_path("ppo")
+    with pytest.raises(FileNotFoundError, match=r"name='a2c': .*rpg\.yml"):
+        hyperparams_path("a2c")
 
 
 def test_file_without_a_mapping_is_refused(tmp_path: Path) -> None:
