@@ -100,7 +100,10 @@ def load(arguments: argparse.Namespace) -> tuple[SavedAgent, RPG]:
     if arguments.n_envs < 1:
         raise ValueError(f"--n-envs {arguments.n_envs} must be at least 1")
     for name in arguments.gym_packages:
-        importlib.import_module(name)
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ValueError(f"gym_packages={name!r} cannot be imported ({error}): install it or correct its name") from error
     agent = find_agent(
         arguments.algo,
         arguments.env,
