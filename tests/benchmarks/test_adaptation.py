@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from stable_baselines3 import SAC
+from stable_baselines3.common.vec_env import VecEnv
 
 from benchmarks import adaptation
 from benchmarks.adaptation import EXITS, MAZE, Protocol, finished_runs, load_model, measure, run
@@ -92,9 +94,9 @@ def test_rpg_finds_the_way_that_is_open(monkeypatch: pytest.MonkeyPatch) -> None
         assert values["unadapted"] == float(change.name == "only up open")
 
 
-def _still(make_env: partial[MazeVecEnv], n_envs: int) -> MazeVecEnv:
+def _still(make_env: Callable[[int], VecEnv], n_envs: int) -> VecEnv:
     env = make_env(n_envs)
-    env.start_noise = 0.0
+    env.set_attr("start_noise", 0.0)
     return env
 
 

@@ -110,7 +110,7 @@ def test_returns_by_mode_and_by_z() -> None:
     points = np.concatenate([np.asarray(c.get_offsets()) for c in ax.collections])
     rows = np.rint(points[:, 1])
     assert sorted(points[rows == 0, 0]) == [0.0, 5.0, 25.0] and sorted(points[rows == 1, 0]) == [10.0, 15.0, 20.0]
-    assert [line.get_xdata()[0] for line in ax.lines] == [10.0, 15.0]  # the means
+    assert [np.asarray(line.get_xdata())[0] for line in ax.lines] == [10.0, 15.0]  # the means
     by_z, histogram = return_figure(trajectories).axes
     assert sorted(np.concatenate([np.asarray(c.get_offsets())[:, 1] for c in by_z.collections])) == [0, 5, 10, 15, 20, 25]
     assert sum(patch.get_width() for patch in histogram.patches) == 6  # type: ignore[attr-defined]

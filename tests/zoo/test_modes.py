@@ -81,7 +81,8 @@ def test_normalised_and_without_pictures_of_the_environment(
     agent = find_agent("rpg", "Pendulum-v1", str(tmp_path))
     made = agent.make_env(2)
     assert made.num_envs == 2 and isinstance(made, VecNormalize) and not made.training and not made.norm_reward
-    assert made.obs_rms.mean == pytest.approx(env.obs_rms.mean)  # type: ignore[union-attr]
+    raw = np.array([[0.3, -0.2, 4.0]])
+    np.testing.assert_allclose(made.normalize_obs(raw), env.normalize_obs(raw))
     assert [inner.g for inner in made.get_attr("unwrapped")] == [5.0, 5.0]
     monkeypatch.setattr("sb3_rpg.zoo.agents.SavedAgent.can_render", lambda _: False)
     assert main(["--env", "Pendulum-v1", "-f", str(tmp_path), "-n", "6", "-o", str(tmp_path / "out"), "--device", "cpu"]) == 0
@@ -97,14 +98,15 @@ def test_the_run_asked_for_is_taken(tmp_path: Path) -> None:
     runs = [save_agent(tmp_path, model, "Pendulum-v1", number=number) for number in (1, 2)]
     model.save(runs[0] / "best_model.zip")
     model.save(runs[1] / "rl_model_500_steps.zip")
-    for options, expected in (
+    cases: list[tuple[dict[str, Any], Path]] = [
         ({}, runs[1] / "Pendulum-v1.zip"),
         ({"exp_id": 1}, runs[0] / "Pendulum-v1.zip"),
         ({"exp_id": 1, "load_best": True}, runs[0] / "best_model.zip"),
         ({"load_checkpoint": 500}, runs[1] / "rl_model_500_steps.zip"),
         ({"load_last_checkpoint": True}, runs[1] / "rl_model_500_steps.zip"),
-    ):
-        agent = find_agent("rpg", "Pendulum-v1", str(tmp_path), **options)  # type: ignore[arg-type]
+    ]
+    for options, expected in cases:
+        agent = find_agent("rpg", "Pendulum-v1", str(tmp_path), **options)
         assert agent.path == expected and agent.folder == expected.parent
 
 
@@ -126,12 +128,35 @@ def test_views(maze_agent: Path) -> None:
     np.testing.assert_allclose(observed.drawn[1].path[:, 1], 0.01 * default.drawn[1].path[:, 0], atol=1e-5)
     acted = make_view(model, env, z, ["actions"])
     assert np.array_equal(acted.trajectories[2].path[1:], acted.trajectories[2].actions) and acted.maze is None
-    single = make_view(model, env, z, ["cell"])
+    single = make_view(model, env, z, ["coverage"])
     assert single.trajectories[0].path.shape[1] == 1 and single.drawn[0].path.shape[1] == 2
     with pytest.raises(ValueError, match=r"--x 5: paths are described by 2 numbers \(position\), from 0 on"):
         make_view(model, env, z, x=5)
     with pytest.raises(ValueError, match="--descriptor position cell: give entries of the observation"):
         parse_descriptor(["position", "cell"])
+
+
+def test_long_episodes_are_drawn_smoothed_where_nothing_else_is_asked_for(tmp_path: Path) -> None:
+    model = small_rpg(gym.make("Pendulum-v1")).learn(20)
+    save_agent(tmp_path, model, "Pendulum-v1")
+    env = find_agent("rpg", "Pendulum-v1", str(tmp_path)).make_env(1)
+    z = np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
+    view = make_view(model, env, z)
+    assert view.drawn[0].path.shape == (40, 2) and view.trajectories[0].path.shape[0] == 201
+    assert view.labels[0].startswith("first component (")
+    assert make_view(model, env, z, x=0, y=2).drawn[0].path.shape == (201, 2)
+
+
+def test_a_renderer_that_fails_costs_the_video_alone(
+    maze_agent: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> None:
+        raise RuntimeError("no OpenGL")
+
+    monkeypatch.setattr("sb3_rpg.envs.maze.MazeEnv.render", broken)
+    assert main(["--env", "RPGMaze-v0", "-f", str(maze_agent), "--device", "cpu", "-n", "4", "--slice-points", "0"]) == 0
+    output = capsys.readouterr().out
+    assert "no video: RPGMaze-v0 cannot render here: no OpenGL" in output and "latents.csv" in output
 
 
 def test_errors(maze_agent: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
