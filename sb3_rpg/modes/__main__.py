@@ -100,7 +100,10 @@ def load(arguments: argparse.Namespace) -> tuple[SavedAgent, RPG]:
     if arguments.n_envs < 1:
         raise ValueError(f"--n-envs {arguments.n_envs} must be at least 1")
     for name in arguments.gym_packages:
-        importlib.import_module(name)
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ValueError(f"gym_packages={name!r} cannot be imported ({error}): install it or correct its name") from error
     agent = find_agent(
         arguments.algo,
         arguments.env,
@@ -127,7 +130,7 @@ def make_video(agent: SavedAgent, model: RPG, modes: Sequence[Mode], path: Path,
     :param modes: its modes; the largest get a tile each
     :param path: the file without suffix
     :param arguments: ``seed``, ``stochastic``
-    :return: the video, or None (and a line that says why) where the environment does not render
+    :return: the video, or None (and a line that says why) where the environment does not render, or not on this machine
     """
     if not agent.can_render():
         print(f"no video: {agent.env_id} has no render mode 'rgb_array'")
@@ -136,7 +139,13 @@ def make_video(agent: SavedAgent, model: RPG, modes: Sequence[Mode], path: Path,
     for mode in modes[:SHOWN_MODES]:
         # Anew for each: some environments draw what happened in earlier episodes too
         env = agent.make_env(1, arguments.seed, render=True)
-        films.append(film_latent(model, env, mode.latent, not arguments.stochastic))
+        try:
+            films.append(film_latent(model, env, mode.latent, not arguments.stochastic))
+        except ImportError:
+            raise
+        except Exception as error:  # renderers fail in ways of their own: no screen, no OpenGL
+            print(f"no video: {agent.env_id} cannot render here: {error}")
+            return None
         fps = float((env.get_attr("metadata")[0] or {}).get("render_fps", fps))
         env.close()
     captions = [

@@ -65,7 +65,9 @@ def _roll_out_together(
     normalizer = unwrap_vec_normalize(env)
     obs: Any = env.reset()
     raw = _original(normalizer, obs)
-    paths = [[_describe(descriptor, _at(raw, i), env.reset_infos[i])] for i in range(n)]
+    # Wrappers have a list of the same name, which stays empty
+    reset_infos = env.unwrapped.reset_infos
+    paths = [[_describe(descriptor, _at(raw, i), reset_infos[i])] for i in range(n)]
     actions: list[list[np.ndarray]] = [[] for _ in range(n)]
     rewards: list[list[float]] = [[] for _ in range(n)]
     success: list[bool | None] = [None] * n

@@ -8,12 +8,16 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rpg.envs import MazeEnv
 from sb3_rpg.envs.maze_layout import HALF_SIZE, Passage
-from sb3_rpg.modes.clusters import Mode, diversity, effective_mode_count
+from sb3_rpg.modes.clusters import Mode, diversity, effective_mode_count, stretch_means
 from sb3_rpg.modes.projection import action_paths, principal_paths
 from sb3_rpg.modes.trajectories import Descriptor, Trajectory, roll_out
 
 if TYPE_CHECKING:
     from sb3_rpg.rpg import RPG
+
+
+#: longer episodes are drawn by their means over so many equal stretches, where the command chooses what to draw
+DRAWN_STRETCHES = 40
 
 
 class View(NamedTuple):
@@ -66,9 +70,11 @@ def make_view(
     if descriptor is None and x is None and y is None:
         projection = principal_paths(trajectories)
         drawn = principal_paths(trajectories, 2)
+        # The phase of a gait would hide where an episode goes
+        paths = [_smoothed(t) for t in _two_dimensions(drawn.trajectories, 0, 1)]
         shares = [*drawn.explained, 0.0]
         labels = (f"first component ({shares[0]:.0%} of differences)", f"second component ({shares[1]:.0%})")
-        return View(projection.trajectories, _two_dimensions(drawn.trajectories, 0, 1), labels, None)
+        return View(projection.trajectories, paths, labels, None)
     width = trajectories[0].path.shape[1]
     x = 0 if x is None else x
     y = min(1, width - 1) if y is None else y
@@ -116,6 +122,12 @@ def summary(view: View, modes: Sequence[Mode]) -> str:
         f"10 x 10: coverage {found.coverage:.2f}, QD-score {found.qd_score:.4g} above the worst return ({worst:.4g}), state "
         f"entropy {found.state_entropy:.2f} nats"
     )
+
+
+def _smoothed(trajectory: Trajectory) -> Trajectory:
+    if len(trajectory.path) <= 2 * DRAWN_STRETCHES:
+        return trajectory
+    return trajectory._replace(path=stretch_means(trajectory.path, DRAWN_STRETCHES))
 
 
 def _two_dimensions(trajectories: Sequence[Trajectory], x: int, y: int) -> list[Trajectory]:

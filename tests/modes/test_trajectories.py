@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
 from sb3_rpg.envs import MazeVecEnv
 from sb3_rpg.modes import roll_out, sample_latents
@@ -42,6 +42,13 @@ def test_each_z_acts_in_its_own_episode() -> None:
         assert first.path.shape == (51, 2) and np.allclose(first.path, second.path, atol=1e-5)
     sparse = roll_out(model, MazeVecEnv(2, reward="sparse"), latents, lambda obs, info: info["position"] * 2.0)
     assert np.allclose(sparse[0].path, 2.0 * together[0].path, atol=1e-4) and sparse[0].success is False
+
+
+def test_entries_of_info_are_there_from_the_start_through_wrappers_too() -> None:
+    model = small_rpg(MazeVecEnv(2)).learn(20)
+    env = VecNormalize(VecMonitor(MazeVecEnv(2)), norm_obs=False)
+    (trajectory,) = roll_out(model, env, np.zeros((1, 3)), "position")
+    assert trajectory.path.shape == (51, 2) and np.array_equal(trajectory.path[0], [0.0, 0.0])
 
 
 def test_errors() -> None:
