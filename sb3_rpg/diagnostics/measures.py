@@ -106,56 +106,50 @@ def discounted_sum(rewards: th.Tensor, mask: th.Tensor, gamma: float) -> th.Tens
     return (weights.unsqueeze(-1) * rewards * mask).sum(dim=0)
 
 
-def returns_to_go(
-    rewards: th.Tensor, next_values: th.Tensor, terminated: th.Tensor, last: th.Tensor, gamma: float
-) -> tuple[th.Tensor, th.Tensor]:
+def returns_to_go(rewards: th.Tensor, terminated: th.Tensor, last: th.Tensor, gamma: float) -> tuple[th.Tensor, th.Tensor]:
     """
-    Discounted returns that were really reached from each step on; where an episode was cut, the value of what it was cut at
-    stands for the rest.
+    Discounted rewards that really came after each step, as far as the episode is known.
 
     :param rewards: of consecutive steps, (T, B)
-    :param next_values: V of the observation after each step, (T, B)
     :param terminated: 1 where the episode terminated with the step, (T, B)
     :param last: True where the next row is another episode's or there is none, (T, B)
     :param gamma: discount factor
-    :return: the returns, and the weight that the value of the end has in each, both (T, B)
+    :return: the sums, and the weight that what came after the known part has in a return: 0 where the episode terminated, else
+        gamma to the number of steps; both (T, B)
     """
-    returns, weights = th.empty_like(rewards), th.empty_like(rewards)
-    following, weight = next_values[-1], th.ones_like(rewards[0])
+    sums, weights = th.empty_like(rewards), th.empty_like(rewards)
+    following, weight = th.zeros_like(rewards[0]), th.ones_like(rewards[0])
     for t in reversed(range(len(rewards))):
-        following = th.where(last[t], next_values[t], following)
+        following = th.where(last[t], th.zeros_like(following), following)
         weight = th.where(last[t], th.ones_like(weight), weight)
         discount = gamma * (1.0 - terminated[t])
         following, weight = rewards[t] + discount * following, discount * weight
-        returns[t], weights[t] = following, weight
-    return returns, weights
+        sums[t], weights[t] = following, weight
+    return sums, weights
 
 
-def value_bias(values: th.Tensor, returns: th.Tensor, weights: th.Tensor) -> th.Tensor:
+def reached_value(sums: th.Tensor, weights: th.Tensor) -> th.Tensor:
     """
-    By how much the values exceed what was really reached.
+    The mean value of the states that were visited, by rewards alone: where an episode was cut, it is taken to go on as
+    episodes do on average, so that value = mean(sums + weights * value). V, bootstrapped over time limits, means the same.
 
-    Where an episode is cut, the return itself holds a value with that bias. If all values are too high by c, a value exceeds
-    its return by c (1 - weight); c is the ratio of the sums.
-
-    :param values: V(s, z), any shape
-    :param returns: see :func:`returns_to_go`
+    :param sums: see :func:`returns_to_go`
     :param weights: see :func:`returns_to_go`
-    :return: c, in units of the reward, 0-d; NaN where returns are next to nothing but the value of the end
+    :return: mean(sums) / mean(1 - weights), 0-d; NaN where nothing is discounted and nothing terminates
     """
     known = (1.0 - weights).mean()
-    return (values - returns).mean() / th.where(known > 1e-3, known, th.full_like(known, th.nan))
+    return sums.mean() / th.where(known > 1e-5, known, th.full_like(known, th.nan))
 
 
-def relative_bias(values: th.Tensor, bias: th.Tensor, returns: th.Tensor) -> th.Tensor:
+def relative_bias(values: th.Tensor, reached: th.Tensor, sums: th.Tensor) -> th.Tensor:
     """
-    :param values: V(s, z), any shape
-    :param bias: see :func:`value_bias`
-    :param returns: see :func:`returns_to_go`
-    :return: the bias in units of what was really reached, |mean(values) - bias| + std(returns), 0-d. Values that have not been
-        learned yet, 0 everywhere, are at most 1 away from returns below 0.
+    :param values: V(s, z) of the same steps, any shape
+    :param reached: see :func:`reached_value`
+    :param sums: see :func:`returns_to_go`
+    :return: by how much the values exceed what was reached, in units of |reached| + std(sums), 0-d. Values that have not been
+        learned yet, 0 everywhere, are at most 1 too high.
     """
-    return bias / ((values.mean() - bias).abs() + returns.std(correction=0)).clamp_min(1e-8)
+    return (values.mean() - reached) / (reached.abs() + sums.std(correction=0)).clamp_min(1e-8)
 
 
 def progress(returns: Sequence[float]) -> float:

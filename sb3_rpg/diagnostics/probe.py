@@ -129,23 +129,19 @@ def _model_measures(model: "RPG", block: Block) -> dict[str, th.Tensor]:
 
 def _value_measures(model: "RPG", block: Block, settings: "UpdateSettings") -> dict[str, th.Tensor]:
     steps, shape = block.steps, block.last.shape
-    encoder, values_of = model.world_model.encoder, model.world_model.predict_values
-    states = encoder(steps.observations)
-    values = values_of(states, steps.latents).mean(dim=0).view(shape)
-    next_values = values_of(encoder(steps.next_observations), steps.latents).mean(dim=0).view(shape)
+    states = model.world_model.encoder(steps.observations)
+    values = model.world_model.predict_values(states, steps.latents).mean(dim=0)
     # What a value is the sum of (updates.model_targets)
     rewards = steps.extrinsic + steps.bonus + settings.beta * model.posterior.log_prob(states, steps.actions, steps.latents)
     if settings.entropy_in_target:
         rewards = rewards - settings.ent_coef * model.actor.act(states, steps.latents)[1]
-    returns, weights = measures.returns_to_go(
-        rewards.view(shape), next_values, steps.terminated.view(shape), block.last, model.gamma
-    )
-    bias = measures.value_bias(values, returns, weights)
+    sums, weights = measures.returns_to_go(rewards.view(shape), steps.terminated.view(shape), block.last, model.gamma)
+    reached = measures.reached_value(sums, weights)
     return {
         "value": values.mean(),
-        "return_to_go": returns.mean(),
-        "value_bias": bias,
-        "value_bias_relative": measures.relative_bias(values, bias, returns),
+        "value_reached": reached,
+        "value_bias": values.mean() - reached,
+        "value_bias_relative": measures.relative_bias(values, reached, sums),
     }
 
 

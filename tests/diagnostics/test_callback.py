@@ -59,7 +59,12 @@ def test_everything_is_measured_and_logged(latent: str, tmp_path: Path) -> None:
     logged = {name.removeprefix("diagnostics/"): value for name, value in last.items() if name.startswith("diagnostics/")}
     expected = {"share_extrinsic", "share_bonus", "share_posterior", "share_entropy", "beta", "ent_coef", "ent_coef_change"}
     expected |= {"entropy_gap", "action_entropy", "model_error", "model_return_bias", "model_return_error", "return_progress"}
-    expected |= {f"model_error_step_{k}" for k in range(1, 6)} | {"value", "return_to_go", "value_bias", "value_bias_relative"}
+    expected |= {f"model_error_step_{k}" for k in range(1, 6)} | {
+        "value",
+        "value_reached",
+        "value_bias",
+        "value_bias_relative",
+    }
     expected |= {"bonus_error", "bonus_spread"} | {f"alarm_{failure.kind}" for failure in FAILURES}
     if latent != "none":
         expected |= {"information", "posterior_bound", "posterior_bound_max", "action_spread_over_z", "value_spread_over_z"}

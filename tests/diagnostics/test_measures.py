@@ -118,31 +118,35 @@ def test_returns_to_go_over_truncation_termination_and_the_blocks_end() -> None:
     rewards = th.ones(6, 1)
     last = th.tensor([0, 1, 0, 1, 0, 1]).bool().unsqueeze(1)  # truncated, terminated, the block's end
     terminated = th.tensor([0, 0, 0, 1.0, 0, 0]).unsqueeze(1)
-    next_values = th.tensor([7.0, 10.0, 7.0, 99.0, 7.0, 20.0]).unsqueeze(1)
-    returns, weights = measures.returns_to_go(rewards, next_values, terminated, last, 0.5)
-    assert returns[:, 0].tolist() == [1 + 0.5 * 6, 1 + 0.5 * 10, 1.5, 1.0, 1 + 0.5 * 11, 1 + 0.5 * 20]
+    sums, weights = measures.returns_to_go(rewards, terminated, last, 0.5)
+    assert sums[:, 0].tolist() == [1.5, 1.0, 1.5, 1.0, 1.5, 1.0]
     assert weights[:, 0].tolist() == [0.25, 0.5, 0.0, 0.0, 0.25, 0.5]
 
 
-@given(bias=st.floats(-50.0, 50.0), gamma=st.sampled_from([0.9, 0.99]), seed=st.integers(0, 50))
+@given(reward=st.floats(-50.0, 50.0), gamma=st.sampled_from([0.9, 0.99]), seed=st.integers(0, 50))
 @settings(deadline=None, derandomize=True, max_examples=30)
-def test_a_constant_bias_of_the_values_is_found_through_bootstrapped_ends(bias: float, gamma: float, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    rewards = th.as_tensor(rng.normal(size=(40, 2)))
-    last = th.as_tensor(rng.random((40, 2)) < 0.1)
+def test_a_constant_reward_has_the_value_of_its_series_wherever_episodes_are_cut(
+    reward: float, gamma: float, seed: int
+) -> None:
+    last = th.as_tensor(np.random.default_rng(seed).random((40, 2)) < 0.2)
     last[-1] = True
-    terminated = (last & th.as_tensor(rng.random((40, 2)) < 0.3)).double()
-    ends = th.as_tensor(rng.normal(size=(40, 2)))
-    exact, _ = measures.returns_to_go(rewards, ends, terminated, last, gamma)
-    returns, weights = measures.returns_to_go(rewards, ends + bias, terminated, last, gamma)
-    assert measures.value_bias(exact + bias, returns, weights) == pytest.approx(bias, abs=1e-8)
+    rewards = th.full((40, 2), reward, dtype=th.float64)
+    sums, weights = measures.returns_to_go(rewards, th.zeros_like(rewards), last, gamma)
+    assert measures.reached_value(sums, weights) == pytest.approx(reward / (1 - gamma), rel=1e-9, abs=1e-9)
+
+
+def test_the_value_of_episodes_that_terminate_is_their_mean_return() -> None:
+    rewards = th.tensor([[1.0], [5.0], [2.0]])
+    ends = th.tensor([[False], [True], [True]])
+    sums, weights = measures.returns_to_go(rewards, ends.float(), ends, 0.5)
+    assert measures.reached_value(sums, weights) == pytest.approx((3.5 + 5.0 + 2.0) / 3)
+    assert measures.reached_value(*measures.returns_to_go(rewards, th.zeros(3, 1), ends, 1.0)).isnan()
 
 
 def test_relative_bias_is_at_most_one_for_values_not_learned_yet() -> None:
-    returns = th.full((10,), -300.0)
-    assert measures.relative_bias(th.zeros(10), th.tensor(300.0), returns) == pytest.approx(1.0)
-    assert measures.relative_bias(th.full((10,), 30.0), th.tensor(20.0), th.full((10,), 10.0)) == pytest.approx(2.0)
-    assert measures.value_bias(th.ones(3), th.zeros(3), th.ones(3)).isnan()
+    sums = th.full((10,), -30.0)
+    assert measures.relative_bias(th.zeros(10), th.tensor(-300.0), sums) == pytest.approx(1.0)
+    assert measures.relative_bias(th.full((10,), 30.0), th.tensor(10.0), sums) == pytest.approx(2.0)
 
 
 def test_progress() -> None:
