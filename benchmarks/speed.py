@@ -1,11 +1,11 @@
 """
 How fast RPG is: ``python -m benchmarks.speed``.
 
-Times RPG against SB3's SAC on this machine and prints a table of ratios; ``--smoke`` runs every measurement once, to see that
-it works. Sections: ``update`` (one gradient update, and its share of the machine's matrix-product peak), ``profile`` (where its
-time goes), ``compile`` (what ``torch.compile`` would gain), ``learn`` (environment steps a second on HalfCheetah-v5),
-``predict``, ``buffer``, ``startup``, ``scaling`` (an update against the sizes that it depends on). Leave the machine alone
-meanwhile.
+Times RPG against SB3's SAC on this machine and prints a table of ratios; ``--smoke`` runs every measurement once, to see
+that it works. Sections: ``update`` (one gradient update, and its share of the machine's matrix-product peak), ``profile``
+(where its time goes), ``compile`` (what ``torch.compile`` would gain), ``learn`` (environment steps a second on
+HalfCheetah-v5), ``predict``, ``buffer``, ``startup``, ``scaling`` (an update against the sizes that it depends on). Leave the
+machine alone meanwhile.
 """
 
 from __future__ import annotations
