@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.bootstrap import ROOT
 from benchmarks.diagnosis_cases import CASES, Case
@@ -26,7 +27,7 @@ FOLDER = RESULTS / "diagnosis"
 PICTURE = ROOT / "docs" / "images" / "diagnosis.png"
 SEED = 0
 #: updates of these small runs between two measurements, and before they are judged
-EVERY, MIN_UPDATES = 40, 400
+EVERY, MIN_UPDATES = 40, 600
 #: where a measurement becomes a sign of the failure
 THRESHOLDS: dict[str, float] = {
     "mode_collapse": thresholds.IGNORED,
@@ -43,24 +44,46 @@ LOGARITHMIC = ("model_error", "bonus_spread", "ent_coef_change")
 Rows = list[tuple[str, int, float, int]]
 
 
-def run_case(case: Case) -> Rows:
+class Watched(NamedTuple):
+    """What diagnostics saw of a run."""
+
+    #: environment steps, and what was measured at them
+    history: list[tuple[int, dict[str, float]]]
+    #: the warnings' texts
+    warnings: list[str]
+
+
+def watch(case: Case, healthy: bool, seed: int) -> Watched:
+    """
+    :param case: what to run
+    :param healthy: leave out what makes it fail
+    :param seed: seed
+    :return: what diagnostics saw
+    """
+    callback = DiagnosticsCallback(EVERY, MIN_UPDATES)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", TrainingWarning)
+        case.run(healthy, seed, callback)
+    texts = [str(warning.message) for warning in caught if issubclass(warning.category, TrainingWarning)]
+    return Watched(callback.history, texts)
+
+
+def run_case(case: Case, healthy_runs: dict[str, Watched]) -> Rows:
     """
     :param case: what to run, healthy and failing
+    :param healthy_runs: those made so far, by what they depend on; several cases share one
     :return: run ("healthy" or "failing"), environment step, what was measured, 1 from the failure's warning on
     """
+    key = repr((sorted(case.base.items()), case.reward, case.updates))
+    if key not in healthy_runs:
+        healthy_runs[key] = watch(case, healthy=True, seed=SEED)
     rows: Rows = []
-    for healthy in (True, False):
-        name = "healthy" if healthy else "failing"
-        callback = DiagnosticsCallback(EVERY, MIN_UPDATES)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", TrainingWarning)
-            case.run(healthy, SEED, callback)
-        texts = [str(warning.message) for warning in caught if issubclass(warning.category, TrainingWarning)]
-        for text in texts:
+    for name, watched in (("healthy", healthy_runs[key]), ("failing", watch(case, healthy=False, seed=SEED))):
+        for text in watched.warnings:
             print(f"{case.name}, {name}: {text}\n", flush=True)
-        own = [text for text in texts if text.startswith(f"{case.name}:")]
+        own = [text for text in watched.warnings if text.startswith(f"{case.name}:")]
         warned_at = int(own[0].rpartition("(step ")[2].partition(";")[0]) if own else math.inf
-        rows += [(name, step, measured[case.measured], int(step >= warned_at)) for step, measured in callback.history]
+        rows += [(name, step, measured[case.measured], int(step >= warned_at)) for step, measured in watched.history]
     return rows
 
 
@@ -136,9 +159,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--draw", action="store_true", help="run nothing, draw what is there")
     parsed = parser.parse_args(arguments)
     if not parsed.draw:
+        healthy_runs: dict[str, Watched] = {}
         for case in CASES:
             if not parsed.failures or case.name in parsed.failures:
-                write_rows(FOLDER / f"{case.name}.csv", run_case(case))
+                write_rows(FOLDER / f"{case.name}.csv", run_case(case, healthy_runs))
     try:
         draw(FOLDER, PICTURE)
     except ValueError as error:

@@ -97,6 +97,10 @@ class DiagnosticsCallback(BaseCallback):
         start = time.perf_counter()
         with self._stream.active():
             measured = {**measure(self.model), "return_progress": self._returns.progress()}
+        if "information" in measured:
+            # Unknown at first, which is not judged
+            before = self.history[-4][1]["information"] if len(self.history) >= 4 else np.nan
+            measured["information_rise"] = measured["information"] - before
         self._judge(measured, n_updates)
         self.model.metrics.add_time("diagnostics", time.perf_counter() - start)
 

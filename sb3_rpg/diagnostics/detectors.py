@@ -13,6 +13,8 @@ Measured = Mapping[str, float]
 
 #: with less information in nats, z is ignored: exp(0.2) = 1.2 z can be told apart
 IGNORED = 0.2
+#: unless it rises by so much between five measurements
+INFORMATION_RISE = 0.03
 #: with more, modes are apart; two that never are confused make log 2 = 0.69
 MODES_APART = 0.5
 #: share of exploration in the spread of the reward, entropy left out
@@ -104,14 +106,14 @@ def _below(value: float, threshold: float) -> float:
     return threshold / value if value > 0 else (math.nan if math.isnan(value) else math.inf)
 
 
-def _no_rise(progress: float) -> float:
-    """2 where returns stand still or fall, 1 at the threshold, 0 where they rise by twice as much."""
-    return progress if math.isnan(progress) else 2.0 - min(2.0, max(0.0, progress / RISE))
+def _no_rise(rise: float, threshold: float = RISE) -> float:
+    """2 where something stands still or falls, 1 at the threshold, 0 where it rises by twice as much."""
+    return rise if math.isnan(rise) else 2.0 - min(2.0, max(0.0, rise / threshold))
 
 
 def _mode_collapse(measured: Measured) -> float:
-    information, progress = _get(measured, "information", "return_progress")
-    return _all_of(_below(information, IGNORED), _no_rise(progress))
+    information, rise, progress = _get(measured, "information", "information_rise", "return_progress")
+    return _all_of(_below(information, IGNORED), _no_rise(rise, INFORMATION_RISE), _no_rise(progress))
 
 
 def _over_exploration(measured: Measured) -> float:

@@ -17,6 +17,7 @@ from sb3_rpg.randomness import SeparateStream
 from sb3_rpg.saving import atomic_path
 
 if TYPE_CHECKING:
+    from sb3_rpg.envs.maze_layout import Passage
     from sb3_rpg.rpg import RPG
 
 #: what SB3's loggers of text cannot show
@@ -50,7 +51,7 @@ class ModesCallback(BaseCallback):
     :param n_logged: of so many of the largest modes, return and share are logged
     :param picture: draw the paths
     :param dims: dimensions of the descriptor that the picture shows; a descriptor of one is shown over time
-    :param maze: draw the walls of ``RPGMaze-v0``, see :func:`~sb3_rpg.modes.pictures.trajectory_figure`
+    :param maze: draw the walls of ``RPGMaze-v0`` (True), or with passages walled off (their list)
     :param log_path: folder of ``modes.npz``, which gathers all evaluations; None: not written
     :param verbose: 1: print counts and returns
     :raises ValueError: if a number is below its minimum; when training starts, if the policy has no z
@@ -70,7 +71,7 @@ class ModesCallback(BaseCallback):
         n_logged: int = 5,
         picture: bool = True,
         dims: tuple[int, int] = (0, 1),
-        maze: bool | None = None,
+        maze: "bool | Sequence[Passage] | None" = None,
         log_path: str | pathlib.Path | None = None,
         verbose: int = 0,
     ):

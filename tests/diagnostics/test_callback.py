@@ -53,7 +53,7 @@ def test_a_run_is_the_same_bit_for_bit_with_and_without(kwargs: dict[str, Any]) 
 def test_everything_is_measured_and_logged(latent: str, tmp_path: Path) -> None:
     model = small_rpg(labelled_vec_env(2, lengths=(5,)), latent=latent)
     model.set_logger(configure(str(tmp_path), ["csv"]))
-    model.learn(200, DiagnosticsCallback(every=20, min_updates=10**9), log_interval=4)
+    model.learn(200, DiagnosticsCallback(every=15, min_updates=10**9), log_interval=4)
     with (tmp_path / "progress.csv").open() as file:
         last = {name: float(value) for row in csv.DictReader(file) for name, value in row.items() if value}
     logged = {name.removeprefix("diagnostics/"): value for name, value in last.items() if name.startswith("diagnostics/")}
@@ -67,7 +67,14 @@ def test_everything_is_measured_and_logged(latent: str, tmp_path: Path) -> None:
     }
     expected |= {"bonus_error", "bonus_spread"} | {f"alarm_{failure.kind}" for failure in FAILURES}
     if latent != "none":
-        expected |= {"information", "posterior_bound", "posterior_bound_max", "action_spread_over_z", "value_spread_over_z"}
+        expected |= {
+            "information",
+            "information_rise",
+            "posterior_bound",
+            "posterior_bound_max",
+            "action_spread_over_z",
+            "value_spread_over_z",
+        }
         assert logged["posterior_bound"] <= logged["posterior_bound_max"] and 0 <= logged["information"] < np.log(129)
     assert set(logged) == expected
     assert all(np.isfinite(value) for value in logged.values())

@@ -12,6 +12,7 @@ from sb3_rpg.diagnostics import FAILURES, Detector, Failure
 #: what a run that learns looks like
 HEALTHY: dict[str, float] = {
     "information": 1.2,
+    "information_rise": 0.0,
     "share_extrinsic": 0.6,
     "share_bonus": 0.1,
     "share_posterior": 0.2,
@@ -61,6 +62,7 @@ def test_a_healthy_run_raises_none() -> None:
     ("kind", "excuse"),
     [
         ("mode_collapse", {"return_progress": 1.0}),  # it is still getting better
+        ("mode_collapse", {"information_rise": 0.1}),  # z is coming to be used
         ("over_exploration", {"return_progress": 1.0}),
         ("over_exploration", {"share_extrinsic": 0.0}),  # nothing to exploit
         ("over_exploration", {"information": 0.05}),  # modes are not apart: the other failure

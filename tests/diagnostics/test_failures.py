@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
-
 import pytest
 
-from benchmarks.diagnosis import EVERY, MIN_UPDATES
+from benchmarks.diagnosis import watch
 from benchmarks.diagnosis_cases import CASES, Case
-from sb3_rpg.diagnostics import FAILURES, DiagnosticsCallback, TrainingWarning
+from sb3_rpg.diagnostics import FAILURES
 
 pytestmark = pytest.mark.slow
 
 #: not the seed of the documentation's figure
 SEED = 11
-
-
-def run(case: Case, healthy: bool) -> list[str]:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", TrainingWarning)
-        case.run(healthy, SEED, DiagnosticsCallback(EVERY, MIN_UPDATES))
-    return [str(warning.message) for warning in caught if issubclass(warning.category, TrainingWarning)]
 
 
 def test_there_is_a_case_for_every_failure() -> None:
@@ -29,7 +20,7 @@ def test_there_is_a_case_for_every_failure() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_run_made_to_fail_is_warned_of(case: Case) -> None:
-    texts = run(case, healthy=False)
+    texts = watch(case, healthy=False, seed=SEED).warnings
     assert [text.partition(":")[0] for text in texts].count(case.name) == 1, texts
 
 
@@ -37,4 +28,4 @@ def test_a_run_made_to_fail_is_warned_of(case: Case) -> None:
     "case", [case for case in CASES if case.name in ("mode_collapse", "over_exploration", "bonus_exhaustion")]
 )
 def test_a_healthy_run_is_not(case: Case) -> None:
-    assert run(case, healthy=True) == []
+    assert watch(case, healthy=True, seed=SEED).warnings == []
