@@ -81,8 +81,8 @@ class Algorithm:
     One curve.
 
     :param label: name of the curve and of its file
-    :param base: RL Zoo's name of the algorithm ("rpg", "sac", "sac_rnd", "ppo", ...), whose hyperparameter file applies; or
-        a key of :data:`RANDOM_BASELINES`
+    :param base: RL Zoo's name of the algorithm ("rpg", "sac", "sac_rnd", "ppo", ...) or "reinforce", whose hyperparameter file
+        applies; or a key of :data:`RANDOM_BASELINES`
     :param overrides: hyperparameters that replace the file's, written as the file would: plain data, code as strings
     """
 
@@ -170,7 +170,7 @@ _EXPERIMENTS = (
         task=Task("RPGBandit-v0"),
         budget=40_000,
         metrics=(Metric("mean_reward", every=1000),),
-        algorithms=(RPG, Algorithm("rpg_no_posterior", "rpg", {"beta": 0.0}), SAC),
+        algorithms=(RPG, Algorithm("rpg_no_posterior", "rpg", {"beta": 0.0}), SAC, Algorithm("reinforce", "reinforce")),
         baseline="sac",
         seeds=10,
     ),

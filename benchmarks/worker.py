@@ -23,6 +23,7 @@ from typing import Any
 import torch as th
 
 from benchmarks.checkpoint import RunState, resume
+from benchmarks.densities import save_densities
 from benchmarks.experiments import RANDOM_BASELINES
 from benchmarks.measures import make_measure
 from benchmarks.provenance import environment, origin
@@ -117,6 +118,8 @@ def _train(folder: RunFolder, spec: RunSpec, options: WorkerOptions) -> dict[str
         from benchmarks.visits import save_visits
 
         save_visits(folder.visits, model)
+    if state.histograms:
+        save_densities(folder.densities, state.histograms)
     for measure in measures:
         measure.close()
     env.close()
