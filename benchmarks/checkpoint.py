@@ -9,6 +9,7 @@ from typing import Any
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from benchmarks.densities import Counts
 from benchmarks.runs import Row
 from sb3_rpg.checkpoints import load_checkpoint, write_checkpoint
 
@@ -31,6 +32,7 @@ class RunState:
     :param resumes: how often the run was resumed
     :param returns: returns of the training episodes since the last evaluation
     :param successes: their successes, where the environment reports them
+    :param histograms: of actions, by step, where the task has them
     :param origins: the code of each session, the first one first, see :func:`~benchmarks.provenance.origin`
     """
 
@@ -44,6 +46,7 @@ class RunState:
     resumes: int = 0
     returns: list[float] = field(default_factory=list)
     successes: list[float] = field(default_factory=list)
+    histograms: dict[int, Counts] = field(default_factory=dict)
     origins: list[dict[str, Any]] = field(default_factory=list)
 
 

@@ -101,7 +101,7 @@ _EXPERIMENTS = (
         task=Task("RPGBandit-v0"),
         budget=40_000,
         metrics=(Metric("mean_reward", every=1000),),
-        algorithms=(RPG, Algorithm("rpg_no_posterior", "rpg", {"beta": 0.0}), SAC),
+        algorithms=(RPG, Algorithm("rpg_no_posterior", "rpg", {"beta": 0.0}), SAC, Algorithm("reinforce", "reinforce")),
         baseline="sac",
         seeds=20,
     ),

@@ -1,4 +1,4 @@
-"""Pictures of results: learning curves, and who went where."""
+"""Pictures of results: learning curves, who went where, and where actions are on the bandit."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.densities import STAGES, at_stages, draw_density, load_densities
 from benchmarks.results import read_curve
 from benchmarks.runs import Row
 from benchmarks.schema import METRIC_LABELS, Experiment
@@ -224,6 +225,44 @@ def save_visits(path: Path, experiment: Experiment, folder: Path, curves: Mappin
             latents = arrays["latents"][arrays["episodes"]] if "latents" in arrays else None
             draw(ax, arrays["positions"], latents, title=title, size=3)
     figure.suptitle(f"States visited in {experiment.budget:,} steps, coloured by z")
+    _save(figure, path)
+    return True
+
+
+def save_densities(path: Path, experiment: Experiment, folder: Path, curves: Mapping[str, Curve]) -> bool:
+    """
+    Draw, as Fig. 4 of the paper, where the actions of each algorithm are at several stages of training.
+
+    :param path: the PNG to write
+    :param experiment: the experiment
+    :param folder: folder of results
+    :param curves: its curves
+    :return: whether there was anything to draw
+    """
+    files = {
+        label: {seed: file for seed in curve.seeds if (file := folder / f"densities_{label}_{seed}.npz").is_file()}
+        for label, curve in curves.items()
+    }
+    labels = [label for label, found in files.items() if found]
+    if not labels:
+        return False
+    plt = _pyplot()
+    size = (2.3 * len(STAGES) + 0.9, 1.35 * len(labels) + 0.9)
+    figure, axes = plt.subplots(len(labels), len(STAGES), figsize=size, sharex=True, squeeze=False, layout="constrained")
+    colors = dict(zip((algorithm.label for algorithm in experiment.algorithms), PALETTE * 3, strict=False))
+    for row, label in zip(axes, labels, strict=True):
+        runs = [at_stages(load_densities(file), experiment.budget) for file in files[label].values()]
+        shown = list(files[label]).index(median_seed(curves[label], files[label]))
+        for ax, moments in zip(row, zip(*runs, strict=True), strict=True):
+            draw_density(ax, [density for _, density in moments], shown, colors[label])
+            if row is axes[0]:
+                ax.set_title(f"{moments[shown][0]:,} steps", fontsize="medium")
+        row[0].set_ylabel(f"{label}\n(n = {len(runs)})", rotation=0, ha="right", va="center")
+    figure.supxlabel("action", fontsize="medium")
+    figure.suptitle(
+        f"{experiment.title}\ngrey: reward; filled: density of actions of the median run, lines: other seeds",
+        fontsize="medium",
+    )
     _save(figure, path)
     return True
 

@@ -16,10 +16,11 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_normalization
 
+from benchmarks.densities import Counts, count_actions
 from benchmarks.schema import Metric
 
-#: actions that the bandit's mean reward is taken over
-BANDIT_ACTIONS = 512
+#: actions that the bandit's mean reward is taken over, and their density
+BANDIT_ACTIONS = 4096
 # Evaluations get seeds far from those of any training environment
 EVALUATION_SEEDS = 1_000_000
 
@@ -52,6 +53,8 @@ class Measure(ABC):
     def __init__(self, metric: Metric, seed: int) -> None:
         self.metric = metric
         self.seed = seed
+        #: actions of the last measurement, counted, where it draws any
+        self.histogram: Counts | None = None
 
     def __call__(self, model: BaseAlgorithm, step: int) -> dict[str, float]:
         """
@@ -138,6 +141,7 @@ class BanditMeasure(Measure):
         observations = np.zeros((BANDIT_ACTIONS, 1), dtype=np.float32)
         stochastic, _ = model.predict(observations, deterministic=False)
         deterministic, _ = model.predict(observations[:1], deterministic=True)
+        self.histogram = count_actions(stochastic)
         return {
             "mean_reward": float(bandit_reward(stochastic).mean()),
             "mean_reward_deterministic": float(bandit_reward(deterministic).mean()),

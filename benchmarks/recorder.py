@@ -128,6 +128,8 @@ class Recorder(BaseCallback):
                     values[name] = sum(collected) / len(collected)
                     collected.clear()
         self.state.rows += [Row(name, step, value) for name, value in values.items()]
+        if measure.histogram is not None:
+            self.state.histograms[step] = measure.histogram
         self.state.next_due[measure.metric.name] = step + measure.metric.every
         self.folder.write_rows(self.state.rows)
         # The losses beside the metrics, for whoever wonders about a curve

@@ -1,8 +1,8 @@
 """
 Figures and tables of results: ``python -m benchmarks.report <experiment>``.
 
-Writes ``docs/images/<experiment>.png``, over steps or over time (``--x``), and ``table.md`` beside the results, which is
-printed too.
+Writes ``docs/images/<experiment>.png``, over steps or over time (``--x``), for mazes and the bandit a second picture beside
+it, and ``table.md`` beside the results, which is printed too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.bootstrap import ROOT
 from benchmarks.experiments import find_experiment
-from benchmarks.figures import AXES, Curve, load_curves, save_curves, save_visits
+from benchmarks.figures import AXES, Curve, load_curves, save_curves, save_densities, save_visits
 from benchmarks.results import Results
 from benchmarks.run import locations
 from benchmarks.runs import RESULTS, write_text
@@ -143,6 +143,9 @@ def report(experiment: Experiment, folder: Path, images: Path, x: str = "steps")
     visits = images / f"{experiment.name}_visits.png"
     if experiment.task.vec_env != "zoo" and save_visits(visits, experiment, folder, curves):
         written.append(visits)
+    densities = images / f"{experiment.name}_densities.png"
+    if save_densities(densities, experiment, folder, curves):
+        written.append(densities)
     return written
 
 

@@ -95,8 +95,9 @@ class Results:
         self.manifest["settings"][record["settings"]] = spec.identity()
         runs = self.manifest["runs"].setdefault(spec.label, {})
         runs[str(spec.seed)] = {**record, "environment": key}
-        if folder.visits.is_file():
-            shutil.copyfile(folder.visits, self.folder / f"visits_{spec.label}_{spec.seed}.npz")
+        for file in (folder.visits, folder.densities):
+            if file.is_file():
+                shutil.copyfile(file, self.folder / f"{file.stem}_{spec.label}_{spec.seed}.npz")
 
     def _write_manifest(self) -> None:
         runs = {

@@ -104,6 +104,7 @@ class RunFolder:
         self.finished = path / "finished.json"
         self.model = path / "model.zip"
         self.visits = path / "visits.npz"
+        self.densities = path / "densities.npz"
         self.checkpoints = path / "checkpoints"
         self.diagnostics = path / "diagnostics"
         #: asks the run to write a checkpoint and to end; a file works in every operating system and on every engine

@@ -78,8 +78,8 @@ class Algorithm:
     One curve.
 
     :param label: name of the curve and of its file
-    :param base: RL Zoo's name of the algorithm ("rpg", "sac", "sac_rnd", "ppo", ...), whose hyperparameter file applies; or
-        a key of :data:`RANDOM_BASELINES`
+    :param base: RL Zoo's name of the algorithm ("rpg", "sac", "sac_rnd", "ppo", ...) or "reinforce", whose hyperparameter file
+        applies; or a key of :data:`RANDOM_BASELINES`
     :param overrides: hyperparameters that replace the file's, written as the file would: plain data, code as strings
     """
 

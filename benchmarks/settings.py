@@ -45,7 +45,7 @@ def import_packages(names: Iterable[str]) -> None:
 
 def load_zoo() -> None:
     """
-    Make RL Zoo know our algorithms and environments, whether or not the start-up hook is installed.
+    Make RL Zoo know our algorithms and environments, whether or not the start-up hook is installed, and "reinforce".
 
     :raises ValueError: if RL Zoo is missing
     """
@@ -56,6 +56,10 @@ def load_zoo() -> None:
     except ImportError as error:
         raise ValueError(str(error)) from error
     register_variants()
+    from rl_zoo3.utils import ALGOS
+
+    # A2C as it is; hyperparams/reinforce.yml makes it that, on the bandit alone
+    ALGOS.setdefault("reinforce", ALGOS["a2c"])
 
 
 def resolve_settings(algo: str, env_id: str, overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from typing import Any
 import torch as th
 
 from benchmarks.checkpoint import RunState, resume
+from benchmarks.densities import save_densities
 from benchmarks.measures import count_parameters, make_measure
 from benchmarks.provenance import environment, origin, peak_memory
 from benchmarks.recorder import Recorder, Stopped, StopRequest
@@ -116,6 +117,8 @@ def _train(folder: RunFolder, spec: RunSpec, options: WorkerOptions) -> dict[str
     model.save(folder.model)
     if spec.task.vec_env in POSITIONS:
         save_visits(folder.visits, model, POSITIONS[spec.task.vec_env])
+    if state.histograms:
+        save_densities(folder.densities, state.histograms)
     for measure in measures:
         measure.close()
     env.close()

@@ -120,8 +120,9 @@ def test_imagined_steps_start_from_new_goals_too_and_are_normalised() -> None:
     assert th.equal(normalized["desired_goal"], raw["desired_goal"])
 
 
-def test_the_bonus_does_not_look_at_the_desired_goal() -> None:
-    model = her().learn(60)
+@pytest.mark.parametrize("name", ["auto", "icm", "disagreement"])
+def test_the_bonus_does_not_look_at_the_desired_goal(name: str) -> None:
+    model = her(intrinsic_reward=name).learn(60)
     assert model.bonus is not None
     sample: Any = model.replay_buffer.sample_segments(20, 1).next_observations
     sample = {key: value[0] for key, value in sample.items()}

@@ -63,7 +63,7 @@ def test_every_algorithm_can_be_constructed(experiment: Experiment, algorithm: A
     model = bench.make_model(env)
     assert isinstance(model, bench.model_class())
     assert model.observation_space.shape == gym.spec(task.env_id).make().observation_space.shape
-    assert count_parameters(model) > 1000
+    assert count_parameters(model) > 0
     for name in {"latent", "latent_dim", "beta", "horizon", "gradient_steps", "learning_starts"} & set(algorithm.overrides):
         assert getattr(model, name) == algorithm.overrides[name]
     env.close()
