@@ -7,6 +7,9 @@ import numpy as np
 
 from sb3_rpg.modes.trajectories import Trajectory
 
+#: cells of the largest grid that measures are taken over
+MAX_CELLS = 10**6
+
 
 class Mode(NamedTuple):
     """Trajectories that go the same way."""
@@ -88,10 +91,12 @@ def find_modes(trajectories: Sequence[Trajectory], threshold: float = 0.7, n_poi
     :param n_points: see :func:`embed_paths`
     :return: the modes, the largest first
     :raises ImportError: if scikit-learn is missing
-    :raises ValueError: if there are fewer than two trajectories
+    :raises ValueError: if there are fewer than two trajectories, or the threshold or the number of points is not positive
     """
     if len(trajectories) < 2:
         raise ValueError(f"`trajectories` holds {len(trajectories)}; modes need at least two, better a hundred")
+    if threshold <= 0 or n_points < 1:
+        raise ValueError(f"`threshold`={threshold} and `n_points`={n_points} must be positive")
     try:
         from sklearn.cluster import AgglomerativeClustering
     except ImportError as error:
@@ -160,12 +165,20 @@ def diversity(
     :param n_bins: cells along each dimension
     :param worst_return: what the return is counted from
     :return: the measures
-    :raises ValueError: if the bounds do not fit the descriptor
+    :raises ValueError: if there are no trajectories, the bounds do not fit the descriptor, or the grid has too many dimensions
+        to say anything
     """
+    if len(trajectories) == 0 or n_bins < 1:
+        raise ValueError(f"`trajectories` holds {len(trajectories)} and `n_bins`={n_bins}; both must be at least 1")
     lower, upper = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
     dim = trajectories[0].path.shape[1]
     if lower.shape != (dim,) or upper.shape != (dim,) or not (lower < upper).all():
         raise ValueError(f"`low`={list(low)} and `high`={list(high)} must be {dim} bounds each, low below high")
+    if n_bins**dim > MAX_CELLS:
+        raise ValueError(
+            f"`n_bins`={n_bins} over {dim} dimensions is a grid of {n_bins**dim:.0e} cells, nearly all empty: describe paths "
+            "by fewer dimensions, such as two principal ones, see principal_paths"
+        )
 
     def cells(points: np.ndarray) -> np.ndarray:
         places = np.clip(((points - lower) / (upper - lower) * n_bins).astype(int), 0, n_bins - 1)

@@ -83,3 +83,23 @@ def test_errors() -> None:
         find_modes(one)
     with pytest.raises(ValueError, match=r"must be 2 bounds each, low below high"):
         diversity(one, [0.0], [1.0])
+    with pytest.raises(ValueError, match=r"`n_bins`=10 over 7 dimensions is a grid of 1e\+07 cells"):
+        diversity([one[0]._replace(path=np.zeros((3, 7)))], [0.0] * 7, [1.0] * 7)
+    with pytest.raises(ValueError, match="`trajectories` holds 0 and `n_bins`=10"):
+        diversity([], [0.0], [1.0])
+    for wrong in ({"threshold": 0.0}, {"n_points": 0}):
+        with pytest.raises(ValueError, match=r"`threshold`=.* and `n_points`=.* must be positive"):
+            find_modes([*one, *one], **wrong)  # type: ignore[arg-type]
+
+
+def test_the_count_does_not_hang_on_the_episodes_drawn() -> None:
+    """Of directions all around with none between: the same count for any seed and any number of episodes."""
+    for n_modes in (1, 4, 7):
+        counts = set()
+        for seed in range(10):
+            rng = np.random.default_rng(seed)
+            angles = 2 * np.pi * rng.integers(n_modes, size=[40, 80][seed % 2]) / n_modes
+            scattered = 0.0 if n_modes == 1 else 0.08
+            trajectories = [towards(a + scattered * rng.normal(), rng, noise=0.0 if n_modes == 1 else 0.1) for a in angles]
+            counts.add(len(find_modes(trajectories)))
+        assert counts == {n_modes}
