@@ -53,7 +53,7 @@ def test_one_update_is_the_closed_form_of_reinforce(ent_coef: float) -> None:
     for name, parameter in policy.named_parameters():
         step = (parameter.detach() - before[name]) / learning_rate
         gradient = th.full_like(step, expected.get(name, 0.0))
-        assert th.allclose(step, gradient, rtol=1e-3, atol=1e-4), name
+        assert th.allclose(step, gradient, rtol=1e-3, atol=1e-4), (name, step, gradient)
     assert abs(expected["action_net.bias"]) > 0.1, "the gradient matters"
 
 
