@@ -89,7 +89,7 @@ def test_errors() -> None:
         diversity([], [0.0], [1.0])
     for wrong in ({"threshold": 0.0}, {"n_points": 0}):
         with pytest.raises(ValueError, match=r"`threshold`=.* and `n_points`=.* must be positive"):
-            find_modes([*one, *one], **wrong)  # type: ignore[arg-type]
+            find_modes([*one, *one], **wrong)
 
 
 def test_the_count_does_not_hang_on_the_episodes_drawn() -> None:

@@ -83,7 +83,7 @@ def test_normalised_and_without_pictures_of_the_environment(
     assert made.num_envs == 2 and isinstance(made, VecNormalize) and not made.training and not made.norm_reward
     raw = np.array([[0.3, -0.2, 4.0]])
     normalised = [np.asarray(wrapper.normalize_obs(raw)) for wrapper in (made, env)]
-    assert np.array_equal(*normalised) and not np.allclose(normalised[0], raw)
+    assert np.array_equal(normalised[0], normalised[1]) and not np.allclose(normalised[0], raw)
     assert [inner.g for inner in made.get_attr("unwrapped")] == [5.0, 5.0]
     monkeypatch.setattr("sb3_rpg.zoo.agents.SavedAgent.can_render", lambda _: False)
     assert main(["--env", "Pendulum-v1", "-f", str(tmp_path), "-n", "6", "-o", str(tmp_path / "out"), "--device", "cpu"]) == 0
