@@ -84,6 +84,10 @@ _MAZE_ABLATIONS: Mapping[str, tuple[str, tuple[Algorithm, ...]]] = {
             _rpg("no_normaliser", intrinsic_reward="rnd_unnormalized"),
         ),
     ),
+    "policy": (
+        "many modes by z, by a mixture of Gaussians, or not at all",
+        (_rpg("gmm", latent="none", policy_kwargs={"n_mixture": 5}), MBSAC_R),
+    ),
     "bonus": (
         "bonus (rpg: RND)",
         (
@@ -151,7 +155,7 @@ _EXPERIMENTS = (
         task=MAZE,
         budget=100_000,
         metrics=(Metric("coverage", every=2500),),
-        algorithms=(RPG, *(algorithm for _, algorithms in _MAZE_ABLATIONS.values() for algorithm in algorithms)),
+        algorithms=(RPG, *{part.label: part for _, parts in _MAZE_ABLATIONS.values() for part in parts}.values()),
         baseline="rpg",
         seeds=3,
         groups=tuple(

@@ -10,7 +10,9 @@ from sb3_rpg.modes.trajectories import Trajectory
 
 #: components that explain less than this share of what the first explains are taken for noise
 NOISE_SHARE = 0.1
-MAX_COMPONENTS = 8
+#: with more, everything is about as far from everything else, and modes fall apart: over the maze's 28 observations, three
+#: components give the count that positions give, eight give three times as many
+MAX_COMPONENTS = 3
 
 
 class Projection(NamedTuple):
@@ -36,7 +38,7 @@ def principal_paths(
 
     :param trajectories: of different latents, described by whole observations, say
     :param n_components: number of components; None: those that explain at least a tenth of what the first explains, at most
-        eight
+        three
     :param n_points: see :func:`~sb3_rpg.modes.embed_paths`
     :param fixed_scale: dimensions that vary by less than this share of their size are left out as constant
     :return: the paths over the components; over one component that is 0 throughout where no dimension varies
