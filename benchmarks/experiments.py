@@ -60,8 +60,14 @@ def _rnd(label: str, **overrides: Any) -> Algorithm:
 #: of five environments.
 _MAZE_ABLATIONS: Mapping[str, tuple[str, tuple[Algorithm, ...]]] = {
     "latent": (
-        "distribution of z (rpg: Gaussian)",
-        (RPG_CATEGORICAL, _rpg("mixed", latent="mixed"), _rpg("hypersphere", latent="hypersphere"), MBSAC_R),
+        "distribution of z (rpg: Gaussian); none, alone (mbsac_r) and with a mixture of Gaussians as the policy (gmm)",
+        (
+            RPG_CATEGORICAL,
+            _rpg("mixed", latent="mixed"),
+            _rpg("hypersphere", latent="hypersphere"),
+            MBSAC_R,
+            _rpg("gmm", latent="none", policy_kwargs={"n_mixture": 5}),
+        ),
     ),
     "latent_dim": ("dimension of z (rpg: 12)", tuple(_rpg(f"dim_{n}", latent_dim=n) for n in (1, 3, 6, 24))),
     "beta": ("beta (rpg: 0.01)", tuple(_rpg(f"beta_{beta:g}", beta=beta) for beta in (0.0, 1e-4, 1e-3, 5e-3, 5e-2))),
@@ -83,10 +89,6 @@ _MAZE_ABLATIONS: Mapping[str, tuple[str, tuple[Algorithm, ...]]] = {
             _rpg("small_buffer", buffer_size=10_000),
             _rpg("no_normaliser", intrinsic_reward="rnd_unnormalized"),
         ),
-    ),
-    "policy": (
-        "many modes by z, by a mixture of Gaussians, or not at all",
-        (_rpg("gmm", latent="none", policy_kwargs={"n_mixture": 5}), MBSAC_R),
     ),
     "bonus": (
         "bonus (rpg: RND)",
@@ -155,7 +157,7 @@ _EXPERIMENTS = (
         task=MAZE,
         budget=100_000,
         metrics=(Metric("coverage", every=2500),),
-        algorithms=(RPG, *{part.label: part for _, parts in _MAZE_ABLATIONS.values() for part in parts}.values()),
+        algorithms=(RPG, *(algorithm for _, algorithms in _MAZE_ABLATIONS.values() for algorithm in algorithms)),
         baseline="rpg",
         seeds=3,
         groups=tuple(
