@@ -174,12 +174,12 @@ class LatentActor(BasePolicy):
         :return: actions in [-1, 1], (B, action_dim)
         """
         inputs = th.cat([self.encoder(obs), z], dim=-1)
-        return self.action_head.mode(inputs) if deterministic else self.action_head.sample(inputs)[0]
+        return self.action_head.mode(inputs) if deterministic else self.action_head.draw(inputs)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         states = self.encoder(observation)
         inputs = th.cat([states, self.draw_latent(states, deterministic)], dim=-1)
-        return self.action_head.mode(inputs) if deterministic else self.action_head.sample(inputs)[0]
+        return self.action_head.mode(inputs) if deterministic else self.action_head.draw(inputs)
 
     def choose_latents(
         self, states: th.Tensor, z: np.ndarray | None, episode_start: np.ndarray | None, deterministic: bool
@@ -224,7 +224,7 @@ class LatentActor(BasePolicy):
             z = as_latent_array(state, len(states), self.latent_space.dim)
             latents = self.choose_latents(states, z, episode_start, deterministic)
             inputs = th.cat([states, latents], dim=-1)
-            actions = self.action_head.mode(inputs) if deterministic else self.action_head.sample(inputs)[0]
+            actions = self.action_head.mode(inputs) if deterministic else self.action_head.draw(inputs)
         return self._finish_prediction(actions, vectorized), (latents.cpu().numpy(),)
 
     def _observation_tensor(self, observation: np.ndarray | dict[str, np.ndarray]) -> tuple[PyTorchObs, bool]:

@@ -113,6 +113,13 @@ class MixtureHead(nn.Module):
             -(log_weights.exp() * log_weights).sum(dim=-1).detach(),
         )
 
+    def draw(self, x: th.Tensor) -> th.Tensor:
+        """
+        :param x: (..., input_dim)
+        :return: the actions of :meth:`sample` alone, (..., action_dim)
+        """
+        return self.sample(x)[0]
+
     def mode(self, x: th.Tensor) -> th.Tensor:
         """
         :param x: (..., input_dim)

@@ -188,6 +188,14 @@ class TanhNormalHead(nn.Module):
         gaussian = mean + log_std.exp() * noise
         return gaussian.tanh(), tanh_normal_log_prob(gaussian, noise, log_std)
 
+    def draw(self, x: th.Tensor) -> th.Tensor:
+        """
+        :param x: (..., input_dim)
+        :return: the actions of :meth:`sample` alone, (..., action_dim)
+        """
+        mean, log_std = self(x)
+        return (mean + log_std.exp() * th.randn_like(mean)).tanh()
+
     def mode(self, x: th.Tensor) -> th.Tensor:
         """
         :param x: (..., input_dim)

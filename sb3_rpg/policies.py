@@ -230,7 +230,7 @@ class RPGPolicy(BasePolicy):
                 current = best if current is None else th.where(mask, best, current)
             inputs = th.cat([states, current], dim=-1)
             head = self.actor.action_head
-            actions = head.mode(inputs) if deterministic else head.sample(inputs)[0]
+            actions = head.mode(inputs) if deterministic else head.draw(inputs)
         return self.actor._finish_prediction(actions, vectorized), (current.cpu().numpy(), steps)
 
     def plan_latent(self, states: th.Tensor, planning: PlanningConfig) -> th.Tensor:

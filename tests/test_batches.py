@@ -54,8 +54,8 @@ def test_relabelled_latents_belong_to_the_prior_and_the_others_are_kept(latent: 
 
 
 def test_automatic_relabelling_grows_with_the_length_of_the_stored_episodes() -> None:
-    assert automatic_relabel(50.0) == pytest.approx(0.0125)
-    assert automatic_relabel(1000.0) == automatic_relabel(1e5) == 0.25
+    assert automatic_relabel(50.0) == pytest.approx(0.025)
+    assert automatic_relabel(1000.0) == automatic_relabel(1e5) == 0.5
     buffer: Any = small_rpg(labelled_vec_env(2, lengths=(5,))).learn(40).replay_buffer
     assert buffer.mean_episode_length == 5.0
     buffer.reset()

@@ -214,3 +214,11 @@ def test_polyak_average_works_on_parameters_and_copies_counters_of_batch_normali
     polyak_average(list(online.state_dict().values()), list(target.state_dict().values()), 0.5)
     assert th.allclose(target.running_mean, 0.5 * mean)  # type: ignore[arg-type]
     assert target.num_batches_tracked is not None and target.num_batches_tracked.item() == 3
+
+
+def test_actions_drawn_alone_are_those_that_come_with_their_log_probability() -> None:
+    head, x = TanhNormalHead(5, 2, (16,)), th.randn(7, 5)
+    th.manual_seed(3)
+    expected = head.sample(x)[0]
+    th.manual_seed(3)
+    assert th.equal(head.draw(x), expected)
