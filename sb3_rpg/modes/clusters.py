@@ -84,7 +84,7 @@ def find_modes(trajectories: Sequence[Trajectory], threshold: float = 0.7, n_poi
     The threshold is relative, so that it needs no knowledge of the task; where all paths are alike there is one mode. At
     the default, modes that lie all around are told apart up to eight; a smaller one tells finer modes apart. (Density-based
     clustering calls a third of a maze's trajectories noise, and the number of clusters of the best silhouette jumps
-    between 2 and 16 with the trajectories that are drawn; this count moves by one or two.)
+    between 2 and 16 with the trajectories that are drawn; this count moves by two or three.)
 
     :param trajectories: of different latents
     :param threshold: in units of the root mean square distance of the paths from their mean
