@@ -155,9 +155,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :return: exit code
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.diagnosis", description=__doc__)
-    parser.add_argument("failures", nargs="*", choices=[case.name for case in CASES], help="failures to run (default: all)")
+    names = [case.name for case in CASES]
+    parser.add_argument("failures", nargs="*", metavar="FAILURE", help=f"failures to run (default: all): {', '.join(names)}")
     parser.add_argument("--draw", action="store_true", help="run nothing, draw what is there")
     parsed = parser.parse_args(arguments)
+    if unknown := set(parsed.failures) - set(names):
+        parser.error(f"unknown failures: {', '.join(sorted(unknown))}; known: {', '.join(names)}")
     if not parsed.draw:
         healthy_runs: dict[str, Watched] = {}
         for case in CASES:

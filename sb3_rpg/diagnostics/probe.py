@@ -123,8 +123,9 @@ def _model_measures(model: "RPG", block: Block) -> dict[str, th.Tensor]:
     real = measures.discounted_sum((steps.extrinsic + steps.bonus)[index][:horizon], counted, model.gamma)
     bias, error = measures.return_bias(imagined, real)
     found = {f"model_error_step_{k + 1}": value for k, value in enumerate(errors)}
-    reached = errors[:horizon][~errors[:horizon].isnan()]
-    return {**found, "model_error": reached[-1], "model_return_bias": bias, "model_return_error": error}
+    # Where episodes are shorter than the horizon, the last step that they reach; NaN where all observations are alike
+    judged = int((~errors[:horizon].isnan()).sum())
+    return {**found, "model_error": errors[max(judged, 1) - 1], "model_return_bias": bias, "model_return_error": error}
 
 
 def _value_measures(model: "RPG", block: Block, settings: "UpdateSettings") -> dict[str, th.Tensor]:

@@ -89,6 +89,8 @@ def test_everything_is_measured_and_logged(latent: str, tmp_path: Path) -> None:
         (lambda: labelled_vec_env(2, space="dict"), {"policy": "MultiInputPolicy"}),
         (lambda: labelled_vec_env(1, space="image"), {"policy": "CnnPolicy", "buffer_size": 30}),
         (lambda: labelled_vec_env(3, lengths=(1,)), {"horizon": 1}),
+        (lambda: "RPGBandit-v0", {"horizon": 1}),  # all observations are alike
+        (lambda: labelled_vec_env(1, lengths=(2,)), {"horizon": 3}),
         (lambda: LabelledEnv(lengths=(10**9,)), {"buffer_size": 16, "latent": "categorical"}),
         (lambda: labelled_vec_env(1, reward=1e30), {}),
         (lambda: labelled_vec_env(1), {"gamma": 1.0, "entropy_in_target": True, "precision": "bf16"}),
