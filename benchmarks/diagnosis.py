@@ -132,6 +132,8 @@ def draw(folder: Path, picture: Path) -> None:
         ax.axhline(THRESHOLDS[case.name], color="0.5", linewidth=1, linestyle="--", label="threshold")
         if case.measured in LOGARITHMIC:
             ax.set_yscale("log")
+        if case.name == "value_overestimation":  # of both signs
+            ax.set_yscale("symlog", linthresh=1.0)
         ax.set_title(case.name)
         ax.set_ylabel(case.label)
         ax.set_xlabel("environment steps")

@@ -104,13 +104,13 @@ def _rnd(**kwargs: Any) -> dict[str, Any]:
 
 CASES = (
     Case("mode_collapse", "information", "information in z (nats)", {"beta": 0.0}),
-    Case("over_exploration", "share_posterior", "beta term's share of the reward", {"beta": 10.0}, {"latent_dim": 8}),
+    Case("over_exploration", "exploration_share", "exploration's share of the reward", {"beta": 10.0}, {"latent_dim": 8}),
     Case("model_bias", "model_error", "model's error after 3 steps\n(variances of the states)", {"model_lr_factor": 1e-4}),
     Case(
         "bonus_exhaustion",
         "bonus_spread",
         "spread of the bonus\n(standard deviations)",
-        _rnd(indices=[0], learning_rate=1e-2),
+        _rnd(indices=[0], learning_rate=1e-3),
         _rnd(indices=[0], learning_rate=1e-5),
         reward=0.0,
     ),

@@ -26,7 +26,7 @@ MODEL_ERROR = 0.5
 #: bias of imagined returns, in standard deviations of the real ones
 RETURN_BIAS = 1.0
 #: standard deviation of the bonus over stored transitions, in those that it is normalised by
-BONUS_SPREAD = 0.05
+BONUS_SPREAD = 0.1
 #: bias of the values, in units of what was reached
 VALUE_BIAS = 2.0
 #: alpha as a multiple of its initial value
@@ -117,12 +117,11 @@ def _mode_collapse(measured: Measured) -> float:
 
 
 def _over_exploration(measured: Measured) -> float:
-    bonus, posterior, extrinsic, information, progress = _get(
-        measured, "share_bonus", "share_posterior", "share_extrinsic", "information", "return_progress"
+    share, extrinsic, information, progress = _get(
+        measured, "exploration_share", "share_extrinsic", "information", "return_progress"
     )
     if extrinsic == 0.0:  # no reward has been seen that could be exploited
         return 0.0
-    share = (bonus + posterior) / (bonus + posterior + extrinsic)
     return _all_of(share / EXPLORATION_SHARE, information / MODES_APART, _no_rise(progress))
 
 

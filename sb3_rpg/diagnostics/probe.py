@@ -92,7 +92,10 @@ def _reward_measures(model: "RPG", recent: Steps, settings: "UpdateSettings") ->
         "posterior": settings.beta * posterior,
         "entropy": settings.ent_coef * log_probs,
     }
-    found = {f"share_{name}": share for name, share in measures.shares_of_spread(terms).items()}
+    shares = measures.shares_of_spread(terms)
+    found = {f"share_{name}": share for name, share in shares.items()}
+    exploration = shares["bonus"] + shares["posterior"]
+    found["exploration_share"] = exploration / (exploration + shares["extrinsic"]).clamp_min(1e-12)
     entropy = -log_probs.mean()
     found.update(ent_coef=th.as_tensor(settings.ent_coef), action_entropy=entropy, beta=th.as_tensor(settings.beta))
     if model.log_ent_coef is not None:

@@ -58,7 +58,15 @@ def test_everything_is_measured_and_logged(latent: str, tmp_path: Path) -> None:
         last = {name: float(value) for row in csv.DictReader(file) for name, value in row.items() if value}
     logged = {name.removeprefix("diagnostics/"): value for name, value in last.items() if name.startswith("diagnostics/")}
     expected = {"share_extrinsic", "share_bonus", "share_posterior", "share_entropy", "beta", "ent_coef", "ent_coef_change"}
-    expected |= {"entropy_gap", "action_entropy", "model_error", "model_return_bias", "model_return_error", "return_progress"}
+    expected |= {
+        "entropy_gap",
+        "action_entropy",
+        "exploration_share",
+        "model_error",
+        "model_return_bias",
+        "model_return_error",
+        "return_progress",
+    }
     expected |= {f"model_error_step_{k}" for k in range(1, 6)} | {
         "value",
         "value_reached",

@@ -16,6 +16,7 @@ HEALTHY: dict[str, float] = {
     "share_extrinsic": 0.6,
     "share_bonus": 0.1,
     "share_posterior": 0.2,
+    "exploration_share": 0.33,
     "share_entropy": 0.1,
     "beta": 0.01,
     "model_error": 0.02,
@@ -31,7 +32,7 @@ HEALTHY: dict[str, float] = {
 }
 SICK: dict[str, dict[str, float]] = {
     "mode_collapse": {"information": 0.05},
-    "over_exploration": {"share_extrinsic": 0.02, "share_posterior": 0.95, "share_bonus": 0.02},
+    "over_exploration": {"exploration_share": 0.97},
     "model_bias": {"model_error": 0.9},
     "bonus_exhaustion": {"bonus_spread": 0.01, "share_extrinsic": 0.0},
     "value_overestimation": {"value_bias_relative": 5.0, "value_bias": 15.0},
