@@ -250,17 +250,17 @@ def save_densities(path: Path, experiment: Experiment, folder: Path, curves: Map
     size = (2.3 * len(STAGES) + 0.9, 1.35 * len(labels) + 0.9)
     figure, axes = plt.subplots(len(labels), len(STAGES), figsize=size, sharex=True, squeeze=False, layout="constrained")
     colors = dict(zip((algorithm.label for algorithm in experiment.algorithms), PALETTE * 3, strict=False))
-    for row, label in zip(axes, labels, strict=True):
+    for i, label in enumerate(labels):
         runs = [at_stages(load_densities(file), experiment.budget) for file in files[label].values()]
         shown = list(files[label]).index(median_seed(curves[label], files[label]))
-        for ax, moments in zip(row, zip(*runs, strict=True), strict=True):
+        for ax, moments in zip(axes[i], zip(*runs, strict=True), strict=True):
             draw_density(ax, [density for _, density in moments], shown, colors[label])
-            if row is axes[0]:
+            if i == 0:
                 ax.set_title(f"{moments[shown][0]:,} steps", fontsize="medium")
-        row[0].set_ylabel(f"{label}\n(n = {len(runs)})", rotation=0, ha="right", va="center")
+        axes[i, 0].set_ylabel(f"{label}\n(n = {len(runs)})", rotation=0, ha="right", va="center")
     figure.supxlabel("action", fontsize="medium")
     figure.suptitle(
-        f"{experiment.title}\ngrey: reward; filled: density of actions of the median run, lines: other seeds",
+        f"{experiment.title}\ngrey: reward; filled: density of the median run's actions, to its own scale; lines: other seeds",
         fontsize="medium",
     )
     _save(figure, path)

@@ -58,7 +58,8 @@ def noisy(n: int, noise: bool, low: float = -1.0, high: float = 1.0) -> tuple[th
 
 @pytest.mark.parametrize(("name", "blind"), [("disagreement", True), ("icm", False)])
 def test_noise_is_no_novelty_for_disagreement_but_is_for_a_prediction_error(name: str, blind: bool) -> None:
-    bonus = make(name, act=spaces.Box(-1, 1, (1,)), width=64, normalize=False, learning_rate=3e-3)
+    arguments: dict[str, Any] = {"feature_dim": 16} if name == "icm" else {}
+    bonus = make(name, act=spaces.Box(-1, 1, (1,)), width=64, normalize=False, learning_rate=3e-3, **arguments)
     for _ in range(200):
         halves = noisy(64, True), noisy(64, False)
         bonus.update(*(th.cat(parts) for parts in zip(*halves, strict=True)))
