@@ -22,7 +22,6 @@ RPG_CATEGORICAL = Algorithm("rpg_categorical", "rpg", {"latent": "categorical"})
 #: what the defaults leave out for speed: float32, targets of as many imagined steps as the actor's, all replayed steps
 PRECISE = {"precision": "fp32", "target_horizon": 3, "head_steps": None}
 RPG_PRECISE = Algorithm("rpg_precise", "rpg", PRECISE)
-RPG_PRECISE_ALONE = Algorithm("rpg_precise", "rpg", {**PRECISE, "train_freq": 5})  # updates of one environment as of five
 RANDOM = tuple(Algorithm(name, name) for name in RANDOM_BASELINES)
 
 
@@ -181,7 +180,7 @@ _EXPERIMENTS = (
         task=Task("Pendulum-v1"),
         budget=20_000,
         metrics=(Metric("return", every=2000, final_share=0.2),),
-        algorithms=(RPG, RPG_PRECISE_ALONE, SAC),
+        algorithms=(RPG, RPG_PRECISE, SAC),
         baseline="sac",
         seeds=5,
     ),
@@ -192,7 +191,7 @@ _EXPERIMENTS = (
         budget=20_000,
         metrics=(Metric("return", every=2500, final_share=0.1),),
         # RL Zoo has SAC act at random for 10,000 steps, which is meant for a budget of a million
-        algorithms=(RPG, RPG_PRECISE_ALONE, Algorithm("sac", "sac", {"learning_starts": 1000})),
+        algorithms=(RPG, RPG_PRECISE, Algorithm("sac", "sac", {"learning_starts": 1000})),
         baseline="sac",
         seeds=5,
     ),

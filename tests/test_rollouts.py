@@ -167,8 +167,8 @@ def test_stopping_within_or_at_the_end_of_an_episode_and_going_on_mixes_no_episo
         (1, 3, 1, 30, 7),  # after steps 12, 15, ..., 30
         (1, (3, "step"), 2, 30, 14),
         (1, (2, "episode"), 1, 42, 3),  # episodes of 7: after steps 14, 28, 42
-        (1, "auto", 1, 32, 3),  # every 8th step: 16, 24, 32
-        (2, "auto", 1, 32, 3),  # every 4th vector step: 16, 24, 32
+        (1, "auto", 1, 30, 4),  # every 5th step: 15, 20, 25, 30
+        (2, "auto", 1, 32, 6),  # every 2nd vector step: 12, 16, ..., 32
         (8, "auto", 1, 48, 5),  # every vector step: 16, 24, ..., 48
         (2, 2, -1, 24, 16),  # 4 at each of 12, 16, 20, 24
         (1, (1, "episode"), -1, 28, 21),  # 7 at each of 14, 21, 28
