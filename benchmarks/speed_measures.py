@@ -162,6 +162,9 @@ def measure_learn(smoke: bool) -> Iterator[Row]:
             "SAC": SAC("MlpPolicy", make_vec_env("HalfCheetah-v5", n_envs), device="cpu", seed=0, **fast),
             "RPG": RPG("MlpPolicy", make_vec_env("HalfCheetah-v5", n_envs), device="cpu", seed=0, **fast),
         }
+        if n_envs == 1:
+            env = make_vec_env("HalfCheetah-v5")
+            models["RPG, train_freq=8"] = RPG("MlpPolicy", env, device="cpu", seed=0, train_freq=8, **fast)
         if n_envs > 1:
             env = make_vec_env("HalfCheetah-v5", n_envs)
             models["SAC, gradient_steps=-1"] = SAC("MlpPolicy", env, device="cpu", seed=0, gradient_steps=-1, **fast)

@@ -59,7 +59,7 @@ def test_smoke(section: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_smoke_of_learning(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("mujoco")
     speed.main(["--smoke", "--sections", "learn"])
-    assert capsys.readouterr().out.count("steps/s") == 5
+    assert capsys.readouterr().out.count("steps/s") == 6
 
 
 def test_measuring_one_section_keeps_the_others(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]

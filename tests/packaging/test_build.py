@@ -59,7 +59,6 @@ def test_metadata(checkout: Path, tmp_path: Path) -> None:
         "hub",
         "ray",
         "tests",
-        "tutorial",
         "all",
     }
     # Uninstalling removes what is recorded
