@@ -223,12 +223,11 @@ class _GRUStep(th.autograd.Function):
         grad_hidden = grad * update
         # d of the input's gates; those of the hidden state's differ in the last third by the factor reset
         grad_input = grad.new_empty(len(grad), 3 * width)
-        grad_new = grad_input[:, 2 * width :]
-        th.addcmul(grad - grad_hidden, (grad - grad_hidden) * new, new, value=-1, out=grad_new)
+        grad_new, grad_both = grad_input[:, 2 * width :], grad_input[:, : 2 * width]
+        th.ops.aten.tanh_backward.grad_input(grad - grad_hidden, new, grad_input=grad_new)
         th.mul(grad_new, new_hidden, out=grad_input[:, :width])
         th.mul(grad, hidden - new, out=grad_input[:, width : 2 * width])
-        slope = th.addcmul(both, both, both, value=-1)  # sigmoid' = s (1 - s)
-        grad_input[:, : 2 * width].mul_(slope)
+        th.ops.aten.sigmoid_backward.grad_input(grad_both, both, grad_input=grad_both)
         grad_gates = grad_input.clone()
         grad_gates[:, 2 * width :].mul_(reset)
         grad_weight = grad_gates.t() @ hidden if ctx.needs_input_grad[2] else None
