@@ -72,9 +72,9 @@ _MAZE_ABLATIONS: Mapping[str, tuple[str, tuple[Algorithm, ...]]] = {
     "beta": ("beta (rpg: 0.01)", tuple(_rpg(f"beta_{beta:g}", beta=beta) for beta in (0.0, 1e-4, 1e-3, 5e-3, 5e-2))),
     "horizon": ("K, replayed and imagined steps (rpg: 3)", tuple(_rpg(f"horizon_{k}", horizon=k) for k in (1, 5))),
     "updates": (
-        "updates an environment step (rpg: 0.2)",
+        "updates an environment step (rpg: 0.1)",
         (
-            _rpg("updates_0.1", train_freq=2, gradient_steps=1),
+            _rpg("updates_0.2", train_freq=1, gradient_steps=1),
             _rpg("updates_0.5", train_freq=2, gradient_steps=5),
             _rpg("updates_1", train_freq=1, gradient_steps=5),
         ),

@@ -62,8 +62,8 @@ class RPG(LatentOffPolicyAlgorithm):
     :param batch_size: B, segments an update
     :param tau: share of the online networks in the target networks at each of their updates
     :param gamma: discount factor
-    :param train_freq: as in SB3; "auto": one update follows five environment steps, as in the paper, or a vector step if
-        that is more
+    :param train_freq: as in SB3; "auto": one update follows ten environment steps, or a vector step if that is more. (The
+        paper: five, and the actor at every second update.)
     :param gradient_steps: as in SB3; updates after each rollout
     :param action_noise: as in SB3; rarely of use here
     :param replay_buffer_class: ``ReplayBuffer``, ``DictReplayBuffer`` or ``HerReplayBuffer`` (their latent variants are
@@ -170,7 +170,7 @@ class RPG(LatentOffPolicyAlgorithm):
         target_horizon: int | None = 1,
         head_steps: int | None = 1,
         value_weight_decay: float = 0.97,
-        policy_delay: int = 2,
+        policy_delay: int = 1,
         loss_weights: dict[str, float] | None = None,
         max_grad_norm: float = 1.0,
         model_lr_factor: float = 3.0,
@@ -273,7 +273,7 @@ class RPG(LatentOffPolicyAlgorithm):
         self.latent_space = make_latent_space(self.latent, self.latent_dim, **self.latent_kwargs)
         self.replay_buffer_class = latent_buffer_class(self.replay_buffer_class, self.observation_space)
         if self.train_freq == "auto":
-            self.train_freq = max(1, 5 // self.n_envs)
+            self.train_freq = max(1, 10 // self.n_envs)
         if self.device.type == "cpu":
             keep_freed_memory()
         self.policy_kwargs = {**user_policy_kwargs, "latent_space": self.latent_space}

@@ -167,8 +167,8 @@ def test_stopping_within_or_at_the_end_of_an_episode_and_going_on_mixes_no_episo
         (1, 3, 1, 30, 7),  # after steps 12, 15, ..., 30
         (1, (3, "step"), 2, 30, 14),
         (1, (2, "episode"), 1, 42, 3),  # episodes of 7: after steps 14, 28, 42
-        (1, "auto", 1, 30, 4),  # every 5th step: 15, 20, 25, 30
-        (2, "auto", 1, 32, 6),  # every 2nd vector step: 12, 16, ..., 32
+        (1, "auto", 1, 30, 2),  # every 10th step: 20, 30
+        (2, "auto", 1, 40, 3),  # every 5th vector step: 20, 30, 40
         (8, "auto", 1, 48, 5),  # every vector step: 16, 24, ..., 48
         (2, 2, -1, 24, 16),  # 4 at each of 12, 16, 20, 24
         (1, (1, "episode"), -1, 28, 21),  # 7 at each of 14, 21, 28
@@ -195,7 +195,7 @@ def test_updates_by_train_freq_and_gradient_steps(
     model.learn(steps)
     assert model.num_timesteps == steps
     assert model._n_updates == model._n_model_updates == counts["intrinsic"] == updates
-    assert counts["policy"] == updates // 2  # policy_delay
+    assert counts["policy"] == updates
 
 
 @pytest.mark.parametrize(("delay", "expected"), [(1, 20), (3, 6)])
