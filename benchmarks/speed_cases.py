@@ -64,7 +64,7 @@ def filler(smoke: bool) -> Callable[..., Any]:
 def update(model: OffPolicyAlgorithm, n_updates: int = 2) -> Callable[[], None]:
     """
     :param model: with a filled replay buffer
-    :param n_updates: RPG steps its actor once in two updates of the model
+    :param n_updates: how many; two hold one of the actor where it learns at every second
     :return: trains it; RPG: bonus, world model, actor, posterior, alpha
     """
     return lambda: model.train(n_updates, model.batch_size)
