@@ -129,6 +129,7 @@ _EXPERIMENTS = (
         algorithms=(RPG, RPG_PRECISE),
         baseline="rpg_precise",
         seeds=5,
+        milestones=(50_000, 100_000),
     ),
     Experiment(
         name="maze",
@@ -139,6 +140,7 @@ _EXPERIMENTS = (
         algorithms=(RPG, RPG_CATEGORICAL, MBSAC_R, SAC_RND, SAC, *RANDOM),
         baseline="mbsac_r",
         seeds=5,
+        milestones=(50_000, 120_000, 180_000, 240_000),
     ),
     Experiment(
         name="maze_sparse",

@@ -38,6 +38,17 @@ def final_scores(experiment: Experiment, curve: Curve) -> Scores:
     return Scores(curve.values[:, columns].mean(axis=1, keepdims=True), curve.seeds, (experiment.task.env_id,))
 
 
+def scores_at(experiment: Experiment, curve: Curve, step: int) -> Scores:
+    """
+    :param experiment: the experiment
+    :param curve: the runs of one algorithm
+    :param step: environment steps
+    :return: what each run had reached by then: its last measurement up to that step
+    """
+    column = int(np.flatnonzero(curve.steps <= step)[-1])
+    return Scores(curve.values[:, [column]], curve.seeds, (experiment.task.env_id,))
+
+
 def make_table(experiment: Experiment, curves: Mapping[str, Curve], results: Results) -> str:
     """
     :param experiment: the experiment
@@ -57,7 +68,7 @@ def make_table(experiment: Experiment, curves: Mapping[str, Curve], results: Res
         f"{experiment.task.env_id}, {when} {experiment.budget:,} environment steps. Interquartile mean over seeds, stratified "
         f"bootstrap ({'rliable' if has_rliable() else 'SciPy'}). Wall-clock hours on one core.",
     ]
-    return "\n".join([*lines, *_cost_lines(experiment, curves, results)]) + "\n"
+    return "\n".join([*lines, *_milestone_lines(experiment, curves), *_cost_lines(experiment, curves, results)]) + "\n"
 
 
 def _score_lines(experiment: Experiment, curves: Mapping[str, Curve], results: Results) -> list[str]:
@@ -78,6 +89,19 @@ def _score_lines(experiment: Experiment, curves: Mapping[str, Curve], results: R
         hours = f"{np.mean(durations):.2f}" if durations else "-"
         cells = (label, _number(estimate.value), _interval(estimate), better, str(len(score.runs)), hours)
         lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _milestone_lines(experiment: Experiment, curves: Mapping[str, Curve]) -> list[str]:
+    """How well on the way: a table's lines; none where the experiment names no steps."""
+    if not experiment.milestones:
+        return []
+    titles = [f"{experiment.metric.name} at {step:,}" for step in experiment.milestones]
+    lines = ["", f"| algorithm | {' | '.join(titles)} |", "|---" * (1 + len(titles)) + "|"]
+    for label, curve in curves.items():
+        estimates = [interval_of_iqm(scores_at(experiment, curve, step)) for step in experiment.milestones]
+        cells = [f"{_number(estimate.value)} ({_interval(estimate)})" for estimate in estimates]
+        lines.append(f"| {' | '.join([label, *cells])} |")
     return lines
 
 

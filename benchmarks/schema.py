@@ -122,6 +122,7 @@ class Experiment:
     :param baseline: label of the curve that the others are compared with in the table
     :param seeds: number of seeds: 0, 1, ..., seeds - 1
     :param groups: how figure and table are divided; none: not at all
+    :param milestones: steps on the way whose values a table of their own shows
     :raises ValueError: if names clash, the baseline is none of the algorithms, or a number is not positive
     """
 
@@ -134,6 +135,7 @@ class Experiment:
     baseline: str
     seeds: int
     groups: tuple[Group, ...] = ()
+    milestones: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         labels = [algorithm.label for algorithm in self.algorithms]
@@ -146,6 +148,8 @@ class Experiment:
                 raise ValueError(f"group {group.name!r} of {self.name!r} names {unknown}, which are none of its algorithms")
         if self.budget < 1 or self.seeds < 1 or not self.metrics:
             raise ValueError(f"{self.name!r} needs a budget and seeds of at least 1, and a metric")
+        if not all(0 <= step <= self.budget for step in self.milestones):
+            raise ValueError(f"milestones={self.milestones} of {self.name!r} must lie between 0 and its budget, {self.budget}")
         if {"return", "success"} <= {metric.name for metric in self.metrics}:
             raise ValueError(f"metrics of {self.name!r}: 'return' and 'success' come from one evaluation; name one of them")
 
@@ -159,7 +163,10 @@ class Experiment:
         :param budget: environment steps of a run
         :return: the same experiment with another budget, under another name: its results are not the experiment's
         """
-        return self if budget == self.budget else replace(self, name=f"{self.name}_n{budget}", budget=budget)
+        if budget == self.budget:
+            return self
+        milestones = tuple(step for step in self.milestones if step <= budget)
+        return replace(self, name=f"{self.name}_n{budget}", budget=budget, milestones=milestones)
 
     def select(self, labels: list[str] | None) -> list[Algorithm]:
         """

@@ -56,6 +56,16 @@ def test_the_final_value_can_be_a_mean(tmp_path: Path, experiment: Experiment) -
     assert (tuple(scores.runs), tuple(scores.tasks)) == ((0, 1), ("RPGMaze-v0",))
 
 
+def test_values_on_the_way(tmp_path: Path, experiment: Experiment) -> None:
+    with pytest.raises(ValueError, match=r"milestones=\(301,\) of 'tiny_maze' must lie between 0 and its budget, 300"):
+        replace(experiment, milestones=(301,))
+    passing = replace(experiment, milestones=(150, 300))  # the last measurement up to step 150 is that at 100
+    table = make_table(passing, load_curves(tmp_path, passing), Results(tmp_path))
+    assert "| algorithm | coverage at 150 | coverage at 300 |" in table
+    assert "| sac | 0.17 (0.13 to 0.20) | 0.50 (0.40 to 0.60) |" in table
+    assert passing.with_budget(200).milestones == (150,)
+
+
 def test_missing_algorithms_are_left_out_and_missing_results_explained(tmp_path: Path, experiment: Experiment) -> None:
     (tmp_path / "sac.csv").unlink()
     curves = load_curves(tmp_path, experiment)
