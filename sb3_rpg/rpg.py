@@ -101,8 +101,8 @@ class RPG(LatentOffPolicyAlgorithm):
     :param policy_delay: world-model updates for one of the actor
     :param loss_weights: weights of the terms of Eq. 4: "consistency", "reward", "value", "termination"
     :param max_grad_norm: clipping of the model's and the actor's gradients; 0: none
-    :param model_lr_factor: the world model's learning rate as a multiple of ``learning_rate``: values and bonus must be
-        known before the actor can follow them
+    :param model_lr_factor: the world model's learning rate as a multiple of ``learning_rate``; above 1 where values and bonus
+        keep changing and must be known before the actor follows them
     :param ent_coef_lr_factor: alpha's learning rate as a multiple of ``learning_rate``; it is stepped once in ten environment
         steps only, where SAC's is stepped in each
     :param entropy_in_target: whether the value's target has the action-entropy term (the paper's code: not)
@@ -135,7 +135,7 @@ class RPG(LatentOffPolicyAlgorithm):
         self,
         policy: str | type[RPGPolicy],
         env: GymEnv | str | None,
-        learning_rate: float | Schedule = 3e-4,
+        learning_rate: float | Schedule = 1e-3,
         buffer_size: int = 800_000,
         learning_starts: int = 1000,
         batch_size: int = 256,
@@ -173,7 +173,7 @@ class RPG(LatentOffPolicyAlgorithm):
         policy_delay: int = 1,
         loss_weights: dict[str, float] | None = None,
         max_grad_norm: float = 1.0,
-        model_lr_factor: float = 3.0,
+        model_lr_factor: float = 1.0,
         ent_coef_lr_factor: float = 10.0,
         entropy_in_target: bool = False,
         reward_scale: Coefficient | str = "auto",
