@@ -25,6 +25,9 @@ from benchmarks.variants import register_variants
 if TYPE_CHECKING:
     from rl_zoo3.exp_manager import ExperimentManager
 
+#: arguments of an algorithm that a run has from elsewhere
+NOT_SETTINGS = {"self", "policy", "env", "verbose", "seed", "device", "tensorboard_log", "_init_setup_model"}
+
 # A rollout may go on a little beyond the budget
 BUFFER_RESERVE = 10_000
 
@@ -64,7 +67,8 @@ def load_zoo() -> None:
 
 def resolve_settings(algo: str, env_id: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Hyperparameters as ``python -m rl_zoo3.train --algo ... --env ...`` would take them from its files.
+    Hyperparameters as ``python -m rl_zoo3.train --algo ... --env ...`` would take them from its files; for RPG with the defaults
+    of all others, so that a run is known to be an old one after a default has changed.
 
     :param algo: RL Zoo's name of the algorithm
     :param env_id: the environment's id
@@ -85,11 +89,20 @@ def resolve_settings(algo: str, env_id: str, overrides: Mapping[str, Any]) -> di
     # RL Zoo prints what it reads
     with contextlib.redirect_stdout(io.StringIO()):
         _, settings = _manager(algo, env_id, dict(overrides)).read_hyperparameters()
+    settings = {**_own_defaults(ALGOS[algo]), **settings}
     plain = {key: settings[key] for key in sorted(settings) if key != "n_timesteps"}
     try:
         return dict(json.loads(json.dumps(plain)))
     except TypeError as error:
         raise ValueError(f"overrides={dict(overrides)!r} must be plain data, code in strings ({error})") from error
+
+
+def _own_defaults(algorithm: type[BaseAlgorithm]) -> dict[str, Any]:
+    """What the constructor takes for granted; only of algorithms of this package, as versions of others are in the manifest."""
+    if not algorithm.__module__.startswith("sb3_rpg."):
+        return {}
+    parameters = inspect.signature(algorithm.__init__).parameters.items()
+    return {name: parameter.default for name, parameter in parameters if name not in NOT_SETTINGS}
 
 
 @dataclass

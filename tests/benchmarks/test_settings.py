@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
 from benchmarks.schema import Task
-from benchmarks.settings import BUFFER_RESERVE, Workbench, import_packages, resolve_settings
+from benchmarks.settings import BUFFER_RESERVE, NOT_SETTINGS, Workbench, import_packages, resolve_settings
 from sb3_rpg import RPG
 from sb3_rpg.envs import MazeVecEnv, PushVecEnv
 from sb3_rpg.intrinsic import IntrinsicReplayBuffer, IntrinsicRewardCallback
@@ -94,3 +95,13 @@ def test_settings_survive_being_used() -> None:
     bench = Workbench("rpg", Task("RPGBandit-v0"), settings, 100, 0, "cpu")
     assert isinstance(bench.make_model(bench.make_env()), RPG)
     assert settings == before
+
+
+def test_settings_of_our_own_algorithm_name_its_defaults() -> None:
+    # so that curves made before a default changed are told from those made after
+    settings = resolve_settings("rpg", "RPGMaze-v0", {"tau": 0.5})
+    signature = inspect.signature(RPG.__init__).parameters
+    assert set(signature) - set(settings) == NOT_SETTINGS - {"policy"}
+    assert settings["tau"] == 0.5 and settings["learning_rate"] == 3e-4  # the call's and the file's go first
+    assert settings["horizon"] == signature["horizon"].default
+    assert "tau" not in resolve_settings("sac", "RPGMaze-v0", {})
