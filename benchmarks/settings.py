@@ -67,8 +67,8 @@ def load_zoo() -> None:
 
 def resolve_settings(algo: str, env_id: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Hyperparameters as ``python -m rl_zoo3.train --algo ... --env ...`` would take them from its files; for RPG with the defaults
-    of all others, so that a run is known to be an old one after a default has changed.
+    Hyperparameters as ``python -m rl_zoo3.train --algo ... --env ...`` would take them from its files; for RPG with the
+    defaults of all others, so that a run is known to be an old one after a default has changed.
 
     :param algo: RL Zoo's name of the algorithm
     :param env_id: the environment's id
@@ -98,7 +98,7 @@ def resolve_settings(algo: str, env_id: str, overrides: Mapping[str, Any]) -> di
 
 
 def _own_defaults(algorithm: type[BaseAlgorithm]) -> dict[str, Any]:
-    """What the constructor takes for granted; only of algorithms of this package, as versions of others are in the manifest."""
+    """What the constructor takes for granted. Other packages' defaults go with their versions, which the manifest has."""
     if not algorithm.__module__.startswith("sb3_rpg."):
         return {}
     parameters = inspect.signature(algorithm.__init__).parameters.items()
