@@ -12,6 +12,7 @@ from stable_baselines3.common.utils import get_device
 from torch import nn
 
 from sb3_rpg.intrinsic.statistics import RunningMoments
+from sb3_rpg.precision import Twin
 
 Observation = th.Tensor | TensorDict
 SelfIntrinsicReward = TypeVar("SelfIntrinsicReward", bound="IntrinsicReward")
@@ -34,7 +35,8 @@ class IntrinsicReward(nn.Module, ABC):
     a standard deviation of one in that window, which makes the very first bonuses an arbitrary positive constant; as it also
     trains the model for about as many steps before the agent's first update, the agent hardly meets them.)
 
-    Parameters are trained by :attr:`optimizer`, Adam with epsilon 1e-8 and without gradient clipping.
+    Parameters are trained by :attr:`optimizer`, Adam with epsilon 1e-8 and without gradient clipping. A subclass whose matrix
+    products may follow the caller's autocast asks :meth:`_in_precision` for its networks.
 
     :param observation_space: Observation space of the (unnormalised) observations stored in the replay buffer.
     :param action_space: Action space.
@@ -75,6 +77,7 @@ class IntrinsicReward(nn.Module, ABC):
         self.warmup_updates = warmup_updates
         self._initial_device = get_device(device)
         self.statistics = RunningMoments()
+        self._twin: Twin[nn.ModuleDict] | None = None
         # Float like every other buffer; it is only compared with `warmup_updates`, so losing count at 2 ** 24 is harmless
         self.register_buffer("n_updates", th.zeros(()))
 
@@ -155,9 +158,27 @@ class IntrinsicReward(nn.Module, ABC):
             bonus_mean = self.bonus_from_errors(errors).mean()
         return {"loss": loss.detach(), "error_mean": error_mean, "error_std": error_std, "bonus_mean": bonus_mean}
 
+    def _in_precision(self, networks: nn.ModuleDict) -> tuple[nn.ModuleDict, th.dtype]:
+        """
+        :param networks: All that the errors are computed with, the same ones at every call.
+        :return: The networks in the precision of the caller's autocast, and the dtype of their inputs. For bfloat16 they are a
+            copy: autocast would cast every weight at every use.
+        """
+        device_type = self.device.type
+        autocast = th.amp.is_autocast_available(device_type) and th.is_autocast_enabled(device_type)
+        if not autocast or th.get_autocast_dtype(device_type) != th.bfloat16:
+            return networks, th.float32
+        if self._twin is None:
+            self._twin = Twin(networks, th.bfloat16)
+        self._twin.refresh()
+        return self._twin.network, th.bfloat16
+
     def _step(self) -> None:
         """Step the optimizer by the gradients of the loss."""
-        self.optimizer.step()
+        if self._twin is None:
+            self.optimizer.step()
+        else:
+            self._twin.step(self.optimizer)
 
     def _uncached_autocast(self) -> AbstractContextManager[Any]:
         """
@@ -182,9 +203,13 @@ class IntrinsicReward(nn.Module, ABC):
 
     def _apply(self: SelfIntrinsicReward, fn: Callable[..., Any], recurse: bool = True) -> SelfIntrinsicReward:
         """Let the optimizer's state follow the parameters (``to``, ``cpu``, ``cuda``); PyTorch leaves it behind."""
+        self._twin = None
         super()._apply(fn, recurse)
         if hasattr(self, "optimizer"):
             state = self.optimizer.state_dict()
             self.optimizer.param_groups[0]["params"] = self._trained()  # between some devices parameters are made anew
             self.optimizer.load_state_dict(state)
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_twin": None}

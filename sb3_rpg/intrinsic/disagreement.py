@@ -70,7 +70,7 @@ class Disagreement(DynamicsReward):
 
     def _predict_changes(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
         """What each member expects the features to change by, (M, B, features), float32."""
-        networks, dtype = self._networks_in_precision()
+        networks, dtype = self._in_precision(self.networks)
         inputs = th.cat([features, self.action_inputs(actions)], dim=1).to(dtype)
         return networks["ensemble"](inputs).float()
 

@@ -1,7 +1,7 @@
 """What intrinsic rewards by prediction have in common: features of a transition, its action as an input, their precision."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch as th
 from gymnasium import spaces
@@ -10,9 +10,6 @@ from torch import nn
 
 from sb3_rpg.intrinsic.base import IntrinsicReward, Observation
 from sb3_rpg.intrinsic.features import Indices, ObservationFeatures, ObservationFunction
-from sb3_rpg.precision import Twin
-
-SelfDynamicsReward = TypeVar("SelfDynamicsReward", bound="DynamicsReward")
 
 
 class DynamicsReward(IntrinsicReward):
@@ -73,7 +70,6 @@ class DynamicsReward(IntrinsicReward):
         )
         self.discrete = isinstance(action_space, spaces.Discrete)
         self.action_dim = int(action_space.n) if isinstance(action_space, spaces.Discrete) else get_action_dim(action_space)
-        self._twin: Twin[nn.ModuleDict] | None = None
 
     def observe(self, obs: Observation, actions: th.Tensor, next_obs: Observation) -> None:
         self.features.observe(next_obs)
@@ -86,27 +82,3 @@ class DynamicsReward(IntrinsicReward):
         inputs = preprocess_obs(actions, self.action_space, normalize_images=False)
         assert isinstance(inputs, th.Tensor)
         return inputs.flatten(1)
-
-    def _networks_in_precision(self) -> tuple[nn.ModuleDict, th.dtype]:
-        """The networks in the caller's precision, and the dtype of their inputs."""
-        device_type = self.device.type
-        autocast = th.amp.is_autocast_available(device_type) and th.is_autocast_enabled(device_type)
-        if not autocast or th.get_autocast_dtype(device_type) != th.bfloat16:
-            return self.networks, th.float32
-        if self._twin is None:
-            self._twin = Twin(self.networks, th.bfloat16)
-        self._twin.refresh()
-        return self._twin.network, th.bfloat16
-
-    def _step(self) -> None:
-        if self._twin is None:
-            super()._step()
-        else:
-            self._twin.step(self.optimizer)
-
-    def _apply(self: SelfDynamicsReward, fn: Callable[..., Any], recurse: bool = True) -> SelfDynamicsReward:
-        self._twin = None
-        return super()._apply(fn, recurse)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_twin": None}

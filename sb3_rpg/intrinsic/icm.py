@@ -77,12 +77,12 @@ class ICM(DynamicsReward):
         :param next_obs: Next observations, like ``obs``.
         :return: Half the squared error of the forward model, meaned over phi's entries, (B,), float32.
         """
-        networks, dtype = self._networks_in_precision()
+        networks, dtype = self._in_precision(self.networks)
         phi, next_phi = self._encode(networks, dtype, obs, next_obs)
         return self._forward_errors(networks, dtype, phi, actions, next_phi)
 
     def loss(self, obs: Observation, actions: th.Tensor, next_obs: Observation) -> tuple[th.Tensor, th.Tensor]:
-        networks, dtype = self._networks_in_precision()
+        networks, dtype = self._in_precision(self.networks)
         phi, next_phi = self._encode(networks, dtype, obs, next_obs)
         errors = self._forward_errors(networks, dtype, phi, actions, next_phi)
         outputs = self._inverse_outputs(networks, dtype, phi, next_phi)
@@ -102,7 +102,7 @@ class ICM(DynamicsReward):
         :param next_obs: Next observations, like ``obs``.
         :return: Actions (B, action_dim) float32; of a Discrete space, its probabilities of each (B, n).
         """
-        networks, dtype = self._networks_in_precision()
+        networks, dtype = self._in_precision(self.networks)
         outputs = self._inverse_outputs(networks, dtype, *self._encode(networks, dtype, obs, next_obs))
         return outputs.softmax(dim=1) if self.discrete else outputs
 

@@ -1,6 +1,6 @@
 """Random network distillation on object-centric features."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch as th
@@ -10,7 +10,6 @@ from torch import nn
 from sb3_rpg.fused import MLP
 from sb3_rpg.intrinsic.base import IntrinsicReward, Observation
 from sb3_rpg.intrinsic.features import Indices, ObservationFeatures, ObservationFunction
-from sb3_rpg.precision import Twin
 
 
 class RND(IntrinsicReward):
@@ -86,7 +85,6 @@ class RND(IntrinsicReward):
         )
         self.predictor = self._network(self.features.dim, width)
         self.target = self._network(self.features.dim, width).requires_grad_(False)
-        self._twin: Twin[nn.ModuleDict] | None = None
         self._make_optimizer()
 
     def observe(self, obs: Observation, actions: th.Tensor, next_obs: Observation) -> None:
@@ -97,37 +95,11 @@ class RND(IntrinsicReward):
         :param next_obs: Next observations (B, \\*shape), or a dict of them; the other arguments are not used.
         :return: Sum over outputs of the squared difference of predictor and target, (B,), float32.
         """
-        predictor, target_network = self._networks()
-        weight = next(target_network.parameters())
+        networks, dtype = self._in_precision(nn.ModuleDict({"predictor": self.predictor, "target": self.target}))
         with th.no_grad():
-            features = self.features(next_obs).to(weight.dtype)  # B x features
-            target = target_network(features)  # B x width
-        return _row_squares(predictor(features) - target)
-
-    def _networks(self) -> tuple[nn.Module, nn.Module]:
-        """Predictor and target in the caller's precision."""
-        device_type = self.device.type
-        autocast = th.amp.is_autocast_available(device_type) and th.is_autocast_enabled(device_type)
-        if not autocast or th.get_autocast_dtype(device_type) != th.bfloat16:
-            return self.predictor, self.target
-        if self._twin is None:
-            # Autocast would cast every weight at every use
-            self._twin = Twin(nn.ModuleDict({"predictor": self.predictor, "target": self.target}), th.bfloat16)
-        self._twin.refresh()
-        return self._twin.network["predictor"], self._twin.network["target"]
-
-    def _step(self) -> None:
-        if self._twin is None:
-            super()._step()
-        else:
-            self._twin.step(self.optimizer)
-
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "RND":
-        self._twin = None
-        return super()._apply(fn, recurse)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_twin": None}
+            features = self.features(next_obs).to(dtype)  # B x features
+            target = networks["target"](features)  # B x width
+        return _row_squares(networks["predictor"](features) - target)
 
     @staticmethod
     def _network(input_dim: int, width: int) -> nn.Sequential:
