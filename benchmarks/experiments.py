@@ -57,7 +57,9 @@ def _rnd(label: str, **overrides: Any) -> Algorithm:
 
 #: by group: title and algorithms beside ``rpg``, which is every group's default and trained once. Updates follow vector steps
 #: of five environments.
-_MAZE_ABLATIONS: Mapping[str, tuple[str, tuple[Algorithm, ...]]] = {
+_MAZE_GROUPS: Mapping[str, tuple[str, tuple[Algorithm, ...]]] = {
+    "baselines": ("without z (mbsac_r), SAC with the same bonus (sac_rnd), chance", (MBSAC_R, SAC_RND, *RANDOM)),
+    "speed": ("what speed costs: float32, targets of three steps, heads that learn from all steps", (RPG_PRECISE,)),
     "latent": (
         "distribution of z (rpg: Gaussian); none, alone (mbsac_r) and with a mixture of Gaussians as the policy (gmm)",
         (
@@ -111,27 +113,6 @@ _EXPERIMENTS = (
         seeds=20,
     ),
     Experiment(
-        name="maze_50k",
-        title="Exploration of the maze without reward, 50,000 steps (RPGMaze-v0)",
-        task=MAZE,
-        budget=50_000,
-        metrics=(Metric("coverage", every=2500),),
-        algorithms=(RPG, MBSAC_R, SAC_RND, *RANDOM),
-        baseline="mbsac_r",
-        seeds=3,
-    ),
-    Experiment(
-        name="maze_fidelity",
-        title="What speed costs: the maze without reward, 100,000 steps (RPGMaze-v0)",
-        task=MAZE,
-        budget=100_000,
-        metrics=(Metric("coverage", every=2500),),
-        algorithms=(RPG, RPG_PRECISE),
-        baseline="rpg_precise",
-        seeds=5,
-        milestones=(50_000, 100_000),
-    ),
-    Experiment(
         name="maze",
         title="Exploration of the maze without reward (RPGMaze-v0)",
         task=MAZE,
@@ -153,18 +134,21 @@ _EXPERIMENTS = (
         seeds=5,
     ),
     Experiment(
-        name="maze_ablations",
-        title="What matters in the maze without reward (RPGMaze-v0)",
+        name="maze_100k",
+        title="What matters in the maze without reward, 100,000 steps (RPGMaze-v0)",
         task=MAZE,
         budget=100_000,
         metrics=(Metric("coverage", every=2500),),
-        algorithms=(RPG, *(algorithm for _, algorithms in _MAZE_ABLATIONS.values() for algorithm in algorithms)),
+        algorithms=tuple(
+            {member.label: member for _, members in _MAZE_GROUPS.values() for member in (RPG, *members)}.values()
+        ),
         baseline="rpg",
         seeds=3,
         groups=tuple(
-            Group(name, title, ("rpg", *(algorithm.label for algorithm in algorithms)))
-            for name, (title, algorithms) in _MAZE_ABLATIONS.items()
+            Group(name, title, ("rpg", *(member.label for member in members)))
+            for name, (title, members) in _MAZE_GROUPS.items()
         ),
+        milestones=(50_000, 100_000),
     ),
     Experiment(
         name="push",

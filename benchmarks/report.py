@@ -165,7 +165,9 @@ def report(experiment: Experiment, folder: Path, images: Path, x: str = "steps")
     write_text(written[0], table)
     save_curves(written[1], experiment, curves)
     visits = images / f"{experiment.name}_visits.png"
-    if experiment.task.vec_env != "zoo" and save_visits(visits, experiment, folder, curves):
+    shown = experiment.groups[0].labels if experiment.groups else curves
+    seen = {label: curve for label, curve in curves.items() if label in shown}
+    if experiment.task.vec_env != "zoo" and save_visits(visits, experiment, folder, seen):
         written.append(visits)
     densities = images / f"{experiment.name}_densities.png"
     if save_densities(densities, experiment, folder, curves):

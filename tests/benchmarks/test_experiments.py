@@ -19,8 +19,8 @@ from sb3_rpg.intrinsic import INTRINSIC_REWARDS
 
 
 def test_the_planned_experiments_are_there() -> None:
-    assert {"bandit", "maze_50k", "maze", "pendulum", "halfcheetah"} <= set(EXPERIMENTS)
-    assert {"maze_sparse", "maze_ablations", "push", "cost"} <= set(EXPERIMENTS)
+    assert {"bandit", "maze_100k", "maze", "pendulum", "halfcheetah"} <= set(EXPERIMENTS)
+    assert {"maze_sparse", "push", "cost"} <= set(EXPERIMENTS)
     assert {f"{task}_100k" for task in ("halfcheetah", "hopper", "walker2d", "ant")} <= set(EXPERIMENTS)
     maze = find_experiment("maze")
     assert [algorithm.label for algorithm in maze.algorithms][:4] == ["rpg", "rpg_categorical", "mbsac_r", "sac_rnd"]
@@ -70,14 +70,17 @@ def test_every_algorithm_can_be_constructed(experiment: Experiment, algorithm: A
 
 
 def test_ablations_differ_from_the_default_in_one_group_each() -> None:
-    experiment = EXPERIMENTS["maze_ablations"]
+    experiment = EXPERIMENTS["maze_100k"]
     labels = [algorithm.label for algorithm in experiment.algorithms]
     assert {group.name for group in experiment.groups} == {
-        *("latent", "latent_dim", "beta", "horizon", "updates", "rnd", "bonus")
+        *("baselines", "speed", "latent", "latent_dim", "beta", "horizon", "updates", "rnd", "bonus")
     }
     assert all(group.labels[0] == "rpg" for group in experiment.groups)  # trained once, shown in each
-    assert sorted(label for group in experiment.groups for label in group.labels[1:]) == sorted(set(labels) - {"rpg"})
-    settings = [resolve_settings("rpg", "RPGMaze-v0", algorithm.overrides) for algorithm in experiment.algorithms]
+    ablations = [group for group in experiment.groups if group.name != "baselines"]
+    baselines = {"sac_rnd", "random_uniform", "random_direction"}
+    assert sorted(label for group in ablations for label in group.labels[1:]) == sorted(set(labels) - {"rpg", *baselines})
+    models = [algorithm for algorithm in experiment.algorithms if algorithm.base == "rpg"]
+    settings = [resolve_settings("rpg", "RPGMaze-v0", algorithm.overrides) for algorithm in models]
     assert all(a != b for a, b in itertools.combinations(settings, 2))
     assert experiment.labels_of(["beta", "horizon"])[:2] == ["rpg", "beta_0"]
     assert experiment.labels_of(["beta", "horizon"]).count("rpg") == 1
@@ -147,7 +150,7 @@ def test_only_the_experiment_itself_writes_where_git_looks() -> None:
 
 def test_the_command_explains_errors(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list"]) == 0
-    assert "maze_50k: RPGMaze-v0, 50,000 steps, 3 seeds" in capsys.readouterr().out
+    assert "maze_100k: RPGMaze-v0, 100,000 steps, 3 seeds" in capsys.readouterr().out
     assert main(["no_such"]) == 2
     assert main(["pendulum", "--seeds", "1000"]) == 2
     assert main(["pendulum", "--jobs", "0"]) == 2
