@@ -139,7 +139,7 @@ class RPG(LatentOffPolicyAlgorithm):
         buffer_size: int = 800_000,
         learning_starts: int = 1000,
         batch_size: int = 256,
-        tau: float = 0.08,
+        tau: float = 0.16,
         gamma: float = 0.99,
         train_freq: int | tuple[int, str] | str = "auto",
         gradient_steps: int = 1,

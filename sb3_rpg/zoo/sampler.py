@@ -34,7 +34,7 @@ def sample_rpg_params(trial: "optuna.Trial", n_actions: int, n_envs: int, additi
         # From 2**5=32 to 2**10=1024
         "batch_size_pow": trial.suggest_int("batch_size_pow", 5, 10),
         # Polyak coeff
-        "tau": trial.suggest_float("tau", 0.001, 0.08, log=True),
+        "tau": trial.suggest_float("tau", 0.002, 0.3, log=True),
         # An update after 1 to 10 steps: the updates are what takes the time
         "train_freq": trial.suggest_int("train_freq", 1, 10),
         # Smaller: z is ignored; larger: modes are told apart but not used
