@@ -209,17 +209,25 @@ def load_model(folder: RunFolder, spec: RunSpec) -> BaseAlgorithm:
     return ALGOS[spec.base].load(folder.model, device="cpu")
 
 
-def finished_runs(work: Path) -> list[RunFolder]:
+def finished_runs(work: Path, labels: Sequence[str] | None = None) -> list[RunFolder]:
     """
     :param work: the work folder of an experiment
-    :return: its finished runs that have a model, by label and seed
+    :param labels: labels of algorithms; None: all
+    :return: their finished runs that have a model, by label and seed
     :raises ValueError: if there are none
     """
     folders = [RunFolder(path.parent) for path in work.glob("*/seed_*/finished.json")]
     specs = [(folder.read_spec()[0], folder) for folder in folders]
-    runs = [(s.label, s.seed, f) for s, f in specs if s.base not in RANDOM_BASELINES and f.model.is_file()]
+    runs = [
+        (s.label, s.seed, f)
+        for s, f in specs
+        if (labels is None or s.label in labels) and s.base not in RANDOM_BASELINES and f.model.is_file()
+    ]
     if not runs:
-        raise ValueError(f"work={str(work)!r} holds no finished run with a model: run `python -m benchmarks.run` first")
+        wanted = "" if labels is None else f" of {', '.join(labels)}"
+        raise ValueError(
+            f"work={str(work)!r} holds no finished run{wanted} with a model: run `python -m benchmarks.run` first"
+        )
     return [folder for *_, folder in sorted(runs, key=lambda run: run[:2])]
 
 
@@ -238,7 +246,9 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(reader)
 
 
-def run(robustness: Robustness, work: Path, path: Path, protocol: Protocol) -> list[dict[str, str]]:
+def run(
+    robustness: Robustness, work: Path, path: Path, protocol: Protocol, labels: Sequence[str] | None = None
+) -> list[dict[str, str]]:
     """
     Measure what is not in the CSV file yet.
 
@@ -246,13 +256,14 @@ def run(robustness: Robustness, work: Path, path: Path, protocol: Protocol) -> l
     :param work: the work folder of the experiment
     :param path: the CSV file, rewritten after each measurement
     :param protocol: how much is spent
+    :param labels: labels of algorithms; None: all
     :return: all rows of the runs that there are
     :raises ValueError: if there are no runs
     """
     load_zoo()
     known = {(row["label"], row["seed"], row["change"], row["settings"]): row for row in read_rows(path)}
     rows: list[dict[str, str]] = []
-    for folder in finished_runs(work):
+    for folder in finished_runs(work, labels):
         spec = folder.read_spec()[0]
         # With another protocol or other settings of the run, a row is of something else
         settings = f"{spec.fingerprint()}-{protocol.trials}-{protocol.episodes}-{protocol.latents}"
@@ -283,6 +294,7 @@ def main(arguments: list[str] | None = None) -> int:
     protocol = Protocol()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.adaptation", description=__doc__)
     parser.add_argument("experiment", choices=sorted(ROBUSTNESS), help="experiment whose models are taken")
+    parser.add_argument("--algos", nargs="+", help="labels of its algorithms (default: all)")
     parser.add_argument("--work", type=Path, help="its work folder (default: benchmarks/work/<experiment>)")
     parser.add_argument("--output", type=Path, help="where to write CSV and figure (default: results and docs/images)")
     parser.add_argument("--trials", type=int, default=protocol.trials, help="trial episodes (default: %(default)s)")
@@ -297,7 +309,7 @@ def main(arguments: list[str] | None = None) -> int:
         results = RESULTS / "adaptation" if parsed.output is None else parsed.output
         path = results / f"{parsed.experiment}.csv"
         protocol = Protocol(parsed.trials, parsed.episodes, parsed.latents)
-        rows = run(robustness, parsed.work or WORK / parsed.experiment, path, protocol)
+        rows = run(robustness, parsed.work or WORK / parsed.experiment, path, protocol, parsed.algos)
         image = (IMAGES if parsed.output is None else parsed.output) / f"adaptation_{parsed.experiment}.png"
         label = METRIC_LABELS[robustness.metric].replace(" of the deterministic policy", "")
         save_figure(image, rows, label, protocol.trials)

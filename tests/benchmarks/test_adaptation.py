@@ -130,6 +130,8 @@ def test_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "holds no finished run with a model: run `python -m benchmarks.run` first" in capsys.readouterr().err
     assert adaptation.main(["maze", "--trials", "0"]) == 2
     assert "trials=0 must be at least 1" in capsys.readouterr().err
+    assert adaptation.main(["maze", "--work", str(tmp_path), "--algos", "rpg", "sac"]) == 2
+    assert "holds no finished run of rpg, sac with a model" in capsys.readouterr().err
     normalised = write_run(tmp_path / "work", "rpg", "rpg", 0, normalize=True)
     with pytest.raises(ValueError, match="run='rpg/seed 0' was trained with VecNormalize"):
         load_model(normalised, normalised.read_spec()[0])
