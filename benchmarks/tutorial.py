@@ -2,8 +2,8 @@
 Run the tutorial and write its page: ``python3 -m benchmarks.tutorial``.
 
 ``docs/tutorial.ipynb`` is the source, kept without outputs. Runs it in a Jupyter kernel and writes ``docs/tutorial.md`` and
-``docs/images/tutorial/``: text, code, everything that was printed, and the pictures. Makes the environment ``.venv-tutorial``
-(first time only).
+``docs/images/tutorial_*.png``: text, code, everything that was printed, and the pictures. Makes the environment
+``.venv-tutorial`` (first time only).
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 NOTEBOOK = ROOT / "docs" / "tutorial.ipynb"
 PAGE = ROOT / "docs" / "tutorial.md"
-PICTURES = ROOT / "docs" / "images" / "tutorial"
+PICTURES = ROOT / "docs" / "images"
+#: what the names of its pictures begin with
+PREFIX = "tutorial_"
 #: tag of the cell that holds the budgets
 PARAMETERS = "parameters"
 #: what a cell may take, in seconds; no more than a guard against hanging
@@ -68,7 +70,7 @@ def execute(notebook: NotebookNode, parameters: Mapping[str, Any] | None = None)
 def make_page(notebook: NotebookNode) -> tuple[str, dict[str, bytes]]:
     """
     :param notebook: with outputs
-    :return: the page in Markdown, and its pictures (PNG) by file name: the id of the cell that drew it
+    :return: the page in Markdown, and its pictures (PNG) by file name, which tells the id of the cell that drew it
     :raises ValueError: if a cell wrote to stderr, or drew a picture without ``metadata["alt"]``, which says what it shows
     """
     parts = ["<!-- Written by `python3 -m benchmarks.tutorial` from tutorial.ipynb: change that, not this. -->"]
@@ -86,8 +88,9 @@ def make_page(notebook: NotebookNode) -> tuple[str, dict[str, bytes]]:
             elif "image/png" in output.data:
                 if "alt" not in cell.metadata:
                     raise ValueError(f"cell {cell.id!r} draws a picture and has no metadata['alt']: say what it shows")
-                pictures[f"{cell.id}.png"] = b64decode(output.data["image/png"])
-                parts.append(f"![{cell.metadata['alt']}]({PICTURES.relative_to(PAGE.parent).as_posix()}/{cell.id}.png)")
+                name = f"{PREFIX}{cell.id}.png"
+                pictures[name] = b64decode(output.data["image/png"])
+                parts.append(f"![{cell.metadata['alt']}]({PICTURES.relative_to(PAGE.parent).as_posix()}/{name})")
             else:
                 parts.append(f"```\n{output.data['text/plain']}\n```")
     return "\n\n".join(parts) + "\n", pictures
@@ -97,7 +100,7 @@ def main() -> None:
     """Run the notebook; write the page and its pictures, without those of an earlier one."""
     page, pictures = make_page(execute(read_notebook()))
     PICTURES.mkdir(parents=True, exist_ok=True)
-    for old in PICTURES.glob("*.png"):
+    for old in PICTURES.glob(f"{PREFIX}*.png"):
         old.unlink()
     for name, content in pictures.items():
         (PICTURES / name).write_bytes(content)

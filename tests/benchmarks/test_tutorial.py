@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.tutorial import PAGE, PICTURES, execute, make_page, read_notebook
+from benchmarks.tutorial import PAGE, PICTURES, PREFIX, execute, make_page, read_notebook
 
 nbformat = pytest.importorskip("nbformat", reason="the tutorial is a notebook: pip install '.[tests]'")
 pytest.importorskip("nbclient", reason="the tutorial is run by nbclient: pip install '.[tests]'")
@@ -33,7 +33,7 @@ def test_every_cell_runs() -> None:
     checks = "assert (model.num_timesteps, without_z.num_timesteps, sac.num_timesteps) == (1010, 1010, 1010)\n"
     checks += "assert len(trajectories) == 4 and 1 <= found.n_trials <= 10"
     page, pictures = make_page(execute(with_checks(checks), {"STEPS": 1010, "LATENTS": 4, "EPISODES": 1}))
-    assert set(pictures) == {path.name for path in PICTURES.glob("*.png")}
+    assert set(pictures) == {path.name for path in PICTURES.glob(f"{PREFIX}*.png")}
     assert all(content.startswith(b"\x89PNG") for content in pictures.values())
     # All but what was printed is as in the committed page
     assert re.findall(r"^[#!].*", page.partition("assert")[0], re.M) == re.findall(r"^[#!].*", PAGE.read_text("utf-8"), re.M)
@@ -69,8 +69,8 @@ def test_page_is_of_this_notebook() -> None:
         place = page.find(cell.source, place)
         assert place >= 0, f"docs/tutorial.md lacks cell {cell.id!r} as it is now: python3 -m benchmarks.tutorial"
         place += len(cell.source)
-    shown = re.findall(r"\]\(images/tutorial/([\w-]+\.png)\)", page)
-    assert sorted(shown) == sorted(path.name for path in PICTURES.glob("*.png")) != []
+    shown = re.findall(r"\]\(images/([\w-]+\.png)\)", page)
+    assert sorted(shown) == sorted(path.name for path in PICTURES.glob(f"{PREFIX}*.png")) != []
 
 
 def test_page_shows_what_was_printed_and_drawn() -> None:
@@ -86,9 +86,9 @@ def test_page_shows_what_was_printed_and_drawn() -> None:
     ]
     page, pictures = make_page(notebook_of("run()", outputs, alt="A curve"))
     assert page.partition("-->")[2] == (
-        "\n\n# Title\n\n```python\nrun()\n```\n\n```\nprinted\n```\n\n```\n42\n```\n\n![A curve](images/tutorial/cell.png)\n"
+        "\n\n# Title\n\n```python\nrun()\n```\n\n```\nprinted\n```\n\n```\n42\n```\n\n![A curve](images/tutorial_cell.png)\n"
     )
-    assert pictures == {"cell.png": picture}
+    assert pictures == {"tutorial_cell.png": picture}
 
 
 def test_page_with_a_warning_or_a_picture_without_words_is_refused() -> None:
