@@ -30,9 +30,10 @@ def notebook_of(source: str, outputs: list[Any], **metadata: Any) -> Any:
 
 def test_every_cell_runs() -> None:
     """With hardly any training, so that nothing is found: code in the page must not rot."""
-    checks = "assert (model.num_timesteps, without_z.num_timesteps, sac.num_timesteps) == (1010, 1010, 1010)\n"
+    # The first update follows step 1,000
+    checks = "assert (model.num_timesteps, sac.num_timesteps) == (1080, 1080) and model._n_updates > 0\n"
     checks += "assert len(trajectories) == 4 and 1 <= found.n_trials <= 10"
-    page, pictures = make_page(execute(with_checks(checks), {"STEPS": 1010, "LATENTS": 4, "EPISODES": 1}))
+    page, pictures = make_page(execute(with_checks(checks), {"STEPS": 1080, "LATENTS": 4, "EPISODES": 1}))
     assert set(pictures) == {path.name for path in PICTURES.glob(f"{PREFIX}*.png")}
     assert all(content.startswith(b"\x89PNG") for content in pictures.values())
     # All but what was printed is as in the committed page
@@ -41,14 +42,15 @@ def test_every_cell_runs() -> None:
 
 @pytest.mark.slow
 def test_what_the_text_says_is_so() -> None:
+    """How many ways are found differs between machines; that there is another one to go does not."""
     execute(
         with_checks(
             """
-assert ways == set(PASSAGES), ways
+assert len(ways) >= 2 and ways <= set(PASSAGES), ways
 assert before >= 0.9, before
 assert after <= 0.1, after
 assert found.n_trials <= 10 and adapted >= 0.9, (found.n_trials, adapted)
-assert passage_of(found.trajectories[-1].path) in PASSAGES
+assert usual_passage(paths) in set(PASSAGES) - {used}
 """
         )
     )
@@ -70,7 +72,9 @@ def test_page_is_of_this_notebook() -> None:
         assert place >= 0, f"docs/tutorial.md lacks cell {cell.id!r} as it is now: python3 -m benchmarks.tutorial"
         place += len(cell.source)
     shown = re.findall(r"\]\(images/([\w-]+\.png)\)", page)
-    assert sorted(shown) == sorted(path.name for path in PICTURES.glob(f"{PREFIX}*.png")) != []
+    pictures = list(PICTURES.glob(f"{PREFIX}*.png"))
+    assert sorted(shown) == sorted(path.name for path in pictures) != []
+    assert all(path.stat().st_size < 200_000 for path in pictures)
 
 
 def test_page_shows_what_was_printed_and_drawn() -> None:
