@@ -32,8 +32,8 @@ def test_every_cell_runs() -> None:
     """With hardly any training, so that nothing is found: code in the page must not rot."""
     # The first update follows step 1,000
     checks = "assert (model.num_timesteps, sac.num_timesteps) == (1080, 1080) and model._n_updates > 0\n"
-    checks += "assert len(trajectories) == 4 and 1 <= found.n_trials <= 10"
-    page, pictures = make_page(execute(with_checks(checks), {"STEPS": 1080, "LATENTS": 4, "EPISODES": 1}))
+    checks += "assert len(trajectories) == 6 and 1 <= found.n_trials <= 10"
+    page, pictures = make_page(execute(with_checks(checks), {"STEPS": 1080, "EACH": 1, "EPISODES": 1}))
     assert set(pictures) == {path.name for path in PICTURES.glob(f"{PREFIX}*.png")}
     assert all(content.startswith(b"\x89PNG") for content in pictures.values())
     # All but what was printed is as in the committed page
