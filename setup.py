@@ -100,13 +100,24 @@ EXTRAS = {
     ],
     # Agents on the Hugging Face Hub
     "hub": ["sb3-team-hf-integration>=1.0"],
+    # docs/tutorial.ipynb: pictures and modes, and a Jupyter kernel that `python3 -m benchmarks.tutorial` runs it in
+    "tutorial": [
+        "ipykernel>=6.29",
+        "matplotlib>=3.7",
+        "nbclient>=0.10",
+        "nbformat>=5.10",
+        "scikit-learn>=1.4",
+    ],
     # benchmarks.run --engine ray
     "ray": ["ray>=2.9"],
     # What `python3 -m tests` runs, beside the extras "zoo" and "plots"
     "tests": [
         "hypothesis>=6.100",
+        "ipykernel>=6.29",
         "mujoco>=3.3.0,<3.12",
         "mypy>=1.11",
+        "nbclient>=0.10",
+        "nbformat>=5.10",
         "onnx>=1.17",
         "onnxruntime>=1.20",
         "onnxscript>=0.5",

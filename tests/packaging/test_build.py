@@ -59,6 +59,7 @@ def test_metadata(checkout: Path, tmp_path: Path) -> None:
         "hub",
         "ray",
         "tests",
+        "tutorial",
         "all",
     }
     # Uninstalling removes what is recorded
