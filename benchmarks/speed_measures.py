@@ -162,7 +162,7 @@ def measure_learn(smoke: bool) -> Iterator[Row]:
         }
         if n_envs == 1:
             env = make_vec_env("HalfCheetah-v5")
-            paper = {"train_freq": 5, "policy_delay": 2}
+            paper: dict[str, Any] = {"train_freq": 5, "policy_delay": 2}
             models["RPG, updates as in the paper"] = RPG("MlpPolicy", env, device="cpu", seed=0, **paper, **fast)
         if n_envs > 1:
             env = make_vec_env("HalfCheetah-v5", n_envs)

@@ -13,6 +13,7 @@ from stable_baselines3 import DQN, SAC
 
 from sb3_rpg import RPG
 from sb3_rpg.intrinsic import (
+    INTRINSIC_REWARDS,
     ICM,
     Disagreement,
     IntrinsicReplayBuffer,
@@ -211,8 +212,9 @@ def test_wrong_arguments_are_named(name: str, arguments: dict[str, Any], message
 
 def test_the_registry_knows_them() -> None:
     assert type(make("icm")) is ICM and type(make("ICM")) is ICM and type(make("disagreement")) is Disagreement
-    with pytest.raises(ValueError, match="known are 'disagreement', 'icm', 'rnd', 'none'"):
+    with pytest.raises(ValueError, match="known are ") as error:
         make("curiosity")
+    assert all(f"'{name}'" in str(error.value) for name in [*INTRINSIC_REWARDS, "none"])  # whatever else is registered
 
 
 # ------------------------------------------------------------- in algorithms
