@@ -13,8 +13,8 @@ from stable_baselines3 import DQN, SAC
 
 from sb3_rpg import RPG
 from sb3_rpg.intrinsic import (
-    INTRINSIC_REWARDS,
     ICM,
+    INTRINSIC_REWARDS,
     Disagreement,
     IntrinsicReplayBuffer,
     IntrinsicReward,
