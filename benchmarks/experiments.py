@@ -20,7 +20,7 @@ MBSAC_R = Algorithm("mbsac_r", "rpg", {"latent": "none"})
 MBSAC = Algorithm("mbsac", "rpg", {"latent": "none"})  # where there is no bonus
 RPG_CATEGORICAL = Algorithm("rpg_categorical", "rpg", {"latent": "categorical"})
 #: what the defaults leave out for speed: float32, targets of as many imagined steps as the actor's, all replayed steps
-PRECISE = {"precision": "fp32", "target_horizon": 3, "head_steps": None}
+PRECISE = {"precision": "fp32", "target_horizon": 3, "head_steps": None, "actor_batch_size": 256}
 RPG_PRECISE = Algorithm("rpg_precise", "rpg", PRECISE)
 RANDOM = tuple(Algorithm(name, name) for name in RANDOM_BASELINES)
 

@@ -44,6 +44,8 @@ def check_arguments(model: "RPG") -> None:
     _require_integer("batch_size", model.batch_size, 1)
     _require_integer("buffer_size", model.buffer_size, 1)
     _require_integer("intrinsic_batch_size", model.intrinsic_batch_size, 1)
+    if model.actor_batch_size is not None:
+        _require_integer("actor_batch_size", model.actor_batch_size, 1)
     _require_integer("plan_horizon", model.plan_horizon, 1)
     if model.plan_every is not None:
         _require_integer("plan_every", model.plan_every, 0, "None never plans, 0 plans at an episode's start only")

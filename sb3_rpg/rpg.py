@@ -99,6 +99,9 @@ class RPG(LatentOffPolicyAlgorithm):
         from; the dynamics learn from all. None: all, as in the paper
     :param value_weight_decay: weight of each further step in V_est's mean over steps
     :param policy_delay: world-model updates for one of the actor
+    :param actor_batch_size: states that the actor imagines from in an update; None: half of ``batch_size``. Its gradient is
+        known through the model and less noisy than the model's own, which has the world to learn from the same batch. (The
+        paper: as many)
     :param loss_weights: weights of the terms of Eq. 4: "consistency", "reward", "value", "termination"
     :param max_grad_norm: clipping of the model's and the actor's gradients; 0: none
     :param model_lr_factor: the world model's learning rate as a multiple of ``learning_rate``; above 1 where values and bonus
@@ -171,6 +174,7 @@ class RPG(LatentOffPolicyAlgorithm):
         head_steps: int | None = 1,
         value_weight_decay: float = 0.97,
         policy_delay: int = 1,
+        actor_batch_size: int | None = None,
         loss_weights: dict[str, float] | None = None,
         max_grad_norm: float = 1.0,
         model_lr_factor: float = 1.0,
@@ -227,6 +231,7 @@ class RPG(LatentOffPolicyAlgorithm):
         self.head_steps = horizon if head_steps is None else head_steps
         self.value_weight_decay = value_weight_decay
         self.policy_delay = policy_delay
+        self.actor_batch_size = actor_batch_size
         self.loss_weights = loss_weights or {}
         self.max_grad_norm = max_grad_norm
         self.model_lr_factor = model_lr_factor
@@ -461,7 +466,7 @@ class RPG(LatentOffPolicyAlgorithm):
         for _ in range(gradient_steps):
             self._n_updates += 1
             if self._n_updates % self.policy_delay == 0:
-                self._update_policy(batch_size)
+                self._update_policy(self.actor_batch_size or max(1, batch_size // 2))
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.metrics.add_time("policy", time.perf_counter() - start)
 

@@ -29,6 +29,7 @@ from tests.conftest import LabelledEnv, small_rpg
         ({"head_steps": 0}, "`head_steps` must be an integer of at least 1, got 0; 1 is the fastest, None means all"),
         ({"target_horizon": 0}, "`target_horizon` must be .* got 0; 1 is the fastest, None means `horizon`"),
         ({"policy_delay": 0}, "`policy_delay` must be an integer of at least 1, got 0"),
+        ({"actor_batch_size": 0}, "`actor_batch_size` must be an integer of at least 1, got 0"),
         ({"target_update_interval": 0}, "`target_update_interval` must be an integer of at least 1, got 0"),
         ({"batch_size": 0}, "`batch_size` must be an integer of at least 1, got 0"),
         ({"buffer_size": 0}, "`buffer_size` must be an integer of at least 1, got 0"),

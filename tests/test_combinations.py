@@ -34,6 +34,7 @@ OPTIONS: dict[str, list[Any]] = {
     "policy_delay": [1, 3],
     "target_update_interval": [1, 3],
     "batch_size": [1, 2, 8],
+    "actor_batch_size": [None, 1, 8],
     "ent_coef": ["auto", 0.0, 0.1],
     "latent_relabel": ["auto", 0.0, 0.5],
     "latent_ent_coef": [0, 1.0, Ramp(1.0, 0.0, start=0, end=40)],

@@ -207,6 +207,20 @@ def test_policy_delay(delay: int, expected: int) -> None:
     assert len(calls) == expected
 
 
+@pytest.mark.parametrize(("batch_size", "actor_batch_size", "expected"), [(8, None, 4), (8, 6, 6), (1, None, 1)])
+def test_states_that_the_actor_imagines_from(batch_size: int, actor_batch_size: int | None, expected: int) -> None:
+    model = small_rpg(batch_size=batch_size, actor_batch_size=actor_batch_size)
+    sample, sizes = model.replay_buffer.sample_states, set()
+
+    def spy(n: int, *args: Any) -> Any:
+        sizes.add(n)
+        return sample(n, *args)
+
+    model.replay_buffer.sample_states = spy  # type: ignore[method-assign]
+    model.learn(30)
+    assert sizes == {expected}
+
+
 def test_learning_may_start_with_the_first_step() -> None:
     assert small_rpg(learning_starts=0).learn(6)._n_updates == 6
 
