@@ -3,8 +3,8 @@ The part of the policy that acts: pi(z|s1) and pi(a|s,z). It draws z at an episo
 recurrent states.
 
 ``predict(obs, state, episode_start, deterministic)`` returns ``(action, (z,))``; z is redrawn where ``state`` is None or
-``episode_start`` is true, and kept elsewhere. With ``deterministic=True`` the draw is reproducible too: of a fixed set of
-alternatives (every category; 64 fixed draws of a continuous z) the one that the value ensemble ranks highest for s1.
+``episode_start`` is true, and kept elsewhere. With ``deterministic=True`` z is the most probable one, as SB3's other policies
+act with the mode of their action distribution.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from torch import nn
 
 from sb3_rpg.latents import LatentSpace
 from sb3_rpg.mixture import make_action_head
-from sb3_rpg.networks import DEFAULT_ACTIVATION, DEFAULT_NET_ARCH, EnsembleMLP, init_constant, mlp
+from sb3_rpg.networks import DEFAULT_ACTIVATION, DEFAULT_NET_ARCH, init_constant, mlp
 from sb3_rpg.world_model import Encoder
 
 LatentState = tuple[np.ndarray, ...] | np.ndarray | None
@@ -58,7 +58,6 @@ class LatentActor(BasePolicy):
     :param action_space: action space
     :param latent_space: what z is
     :param encoder: f(o), trained by the world model
-    :param values: value ensemble V(s,z), trained by the world model; ranks the candidates of deterministic choices
     :param net_arch: widths of the hidden layers
     :param activation_fn: activation of the hidden layers
     :param std_scale: factor on the action's standard deviation (Appendix A: 0.4)
@@ -76,7 +75,6 @@ class LatentActor(BasePolicy):
         action_space: spaces.Box,
         latent_space: LatentSpace,
         encoder: Encoder,
-        values: EnsembleMLP,
         net_arch: Sequence[int] = DEFAULT_NET_ARCH,
         activation_fn: type[nn.Module] = DEFAULT_ACTIVATION,
         std_scale: float = 0.4,
@@ -91,7 +89,6 @@ class LatentActor(BasePolicy):
         )
         self.latent_space = latent_space
         self.encoder = encoder
-        self.values = values
         self.net_arch, self.activation_fn, self.std_scale = net_arch, activation_fn, std_scale
         self.n_mixture = n_mixture
         input_dim, action_dim = encoder.state_dim + latent_space.dim, get_action_dim(action_space)
@@ -111,7 +108,6 @@ class LatentActor(BasePolicy):
             **super()._get_constructor_parameters(),
             "latent_space": self.latent_space,
             "encoder": self.encoder,
-            "values": self.values,
             "net_arch": self.net_arch,
             "activation_fn": self.activation_fn,
             "std_scale": self.std_scale,
@@ -130,28 +126,21 @@ class LatentActor(BasePolicy):
         z of a new episode, without gradient.
 
         :param states: s1, (B, S)
-        :param deterministic: the candidate of the highest value instead of a sample; for a categorical z the most
-            probable category, which is the same thing as pi(z|s1) is a softmax of values
+        :param deterministic: the most probable z instead of a sample. (Not that of the highest V(s1,z): V holds bonus and
+            posterior terms, so that it prefers a rare z to a good one)
         :return: (B, latent_dim)
         """
         space, temperature = self.latent_space, float(self.latent_temperature)
         with th.no_grad():
             params = self.latent_params(states)
-            if not deterministic:
-                return space.sample(len(states), params, temperature, states.device)
-            candidates = self.latent_candidates(states)  # (N, B, dim)
-            if space.n_categories and space.n_categories == space.dim:
-                assert params is not None
-                best = params.argmax(dim=-1)
-            else:
-                scores = self.values(th.cat([states.expand(len(candidates), -1, -1), candidates], dim=-1))
-                best = scores.squeeze(-1).mean(dim=0).argmax(dim=0)  # (B,)
-            return candidates[best, th.arange(len(states), device=states.device)]
+            if deterministic:
+                return space.mode(len(states), params, states.device)
+            return space.sample(len(states), params, temperature, states.device)
 
     def latent_candidates(self, states: th.Tensor) -> th.Tensor:
         """
         :param states: s1, (B, S)
-        :return: the fixed alternatives that a deterministic choice or a plan compares, (N, B, latent_dim)
+        :return: the fixed alternatives that a plan compares, (N, B, latent_dim)
         """
         params = self.latent_params(states)
         return self.latent_space.candidates(len(states), params, float(self.latent_temperature), self.candidate_noise)

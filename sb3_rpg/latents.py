@@ -102,6 +102,15 @@ class LatentSpace(ABC):
         return math.nan
 
     @abstractmethod
+    def mode(self, n: int, params: th.Tensor | None, device: th.device) -> th.Tensor:
+        """
+        :param n: batch size
+        :param params: (n, policy_dim) or None
+        :param device: where to make it when there are no ``params``
+        :return: the most probable z of pi(z|s1), (n, dim); where all are as probable, always the same one
+        """
+
+    @abstractmethod
     def candidates(self, n: int, params: th.Tensor | None, temperature: float, noise: th.Tensor) -> th.Tensor:
         """
         Alternatives to choose the best z from, a fixed set for a fixed ``params``.
@@ -168,6 +177,9 @@ class GaussianLatent(LatentSpace):
         variance = z.flatten(0, -2).var(dim=0, correction=0).mean().clamp_min(1e-8)
         return (1.0 - (z - outputs).square().mean() / variance).clamp_min(0.0)
 
+    def mode(self, n: int, params: th.Tensor | None, device: th.device) -> th.Tensor:
+        return th.zeros(n, self.dim, device=device) if params is None else self._mean_log_std(params)[0]
+
     def candidates(self, n: int, params: th.Tensor | None, temperature: float, noise: th.Tensor) -> th.Tensor:
         if params is None:
             return noise.unsqueeze(1).expand(-1, n, -1)
@@ -220,6 +232,10 @@ class CategoricalLatent(LatentSpace):
 
     def posterior_accuracy(self, outputs: th.Tensor, z: th.Tensor) -> th.Tensor:
         return (outputs.argmax(dim=-1) == z.argmax(dim=-1)).to(th.float32).mean()
+
+    def mode(self, n: int, params: th.Tensor | None, device: th.device) -> th.Tensor:
+        assert params is not None, "a categorical latent needs the outputs of pi(z|s1)"
+        return F.one_hot(params.argmax(dim=-1), self.dim).to(th.float32)
 
     def candidates(self, n: int, params: th.Tensor | None, temperature: float, noise: th.Tensor) -> th.Tensor:
         return th.eye(self.dim, device=noise.device).unsqueeze(1).expand(-1, n, -1)
@@ -274,6 +290,9 @@ class MixedLatent(LatentSpace):
         discrete = self.categorical.posterior_accuracy(logits, category)
         return 0.5 * (discrete + self.gaussian.posterior_accuracy(mean, gaussian))
 
+    def mode(self, n: int, params: th.Tensor | None, device: th.device) -> th.Tensor:
+        return th.cat([self.categorical.mode(n, params, device), self.gaussian.mode(n, None, device)], dim=-1)
+
     def candidates(self, n: int, params: th.Tensor | None, temperature: float, noise: th.Tensor) -> th.Tensor:
         categories = self.categorical.candidates(n, params, temperature, noise)
         # Every category is tried, the Gaussian parts are dealt out to them in turn
@@ -322,6 +341,9 @@ class HypersphereLatent(LatentSpace):
     def posterior_accuracy(self, outputs: th.Tensor, z: th.Tensor) -> th.Tensor:
         return F.cosine_similarity(outputs, z, dim=-1, eps=1e-6).mean().clamp_min(0.0)
 
+    def mode(self, n: int, params: th.Tensor | None, device: th.device) -> th.Tensor:
+        return th.eye(1, self.dim, device=device).expand(n, -1)
+
     def candidates(self, n: int, params: th.Tensor | None, temperature: float, noise: th.Tensor) -> th.Tensor:
         return F.normalize(noise, dim=-1).unsqueeze(1).expand(-1, n, -1)
 
@@ -350,6 +372,9 @@ class NoLatent(LatentSpace):
 
     def posterior_accuracy(self, outputs: th.Tensor, z: th.Tensor) -> th.Tensor:
         return th.zeros((), device=z.device)
+
+    def mode(self, n: int, params: th.Tensor | None, device: th.device) -> th.Tensor:
+        return th.zeros(n, 0, device=device)
 
     def candidates(self, n: int, params: th.Tensor | None, temperature: float, noise: th.Tensor) -> th.Tensor:
         return th.zeros(1, n, 0, device=noise.device)

@@ -141,7 +141,6 @@ class RPGPolicy(BasePolicy):
             action_space,
             self.latent_space,
             self.world_model.encoder,
-            self.world_model.values,
             pi_arch,
             activation_fn,
             std_scale,

@@ -164,8 +164,7 @@ class LatentOffPolicyAlgorithm(PersistentOffPolicyAlgorithm):
         :param observation: one observation or a batch
         :param state: what the last call returned, or a z to act with; None: choose z
         :param episode_start: (n_envs,) booleans: choose z anew there
-        :param deterministic: the mode of pi(a|s,z), and a reproducible z: the most probable category, or for a continuous
-            z the best by value of 64 fixed candidates
+        :param deterministic: the modes of pi(a|s,z) and, where z is chosen, of pi(z|s1)
         :param plan_every: as the constructor's argument, for this call
         :return: actions, and the state for the next call, which starts with z
         """

@@ -218,6 +218,25 @@ def test_posterior_accuracy_of_a_single_sample_is_finite(space: LatentSpace) -> 
 
 
 @every_space
+def test_the_mode_is_valid_and_no_sample_more_probable(space: LatentSpace) -> None:
+    params = some_params(space, 7)
+    mode = space.mode(7, params, CPU)
+    assert mode.shape == (7, space.dim) and mode.dtype == th.float32
+    assert th.equal(mode, space.mode(7, params, CPU))
+    density = space.log_prob(mode, params, 0.7)
+    for _ in range(50):
+        assert (density >= space.log_prob(space.sample(7, params, 0.7, CPU), params, 0.7) - 1e-5).all()
+
+
+def test_modes_lie_in_their_spaces() -> None:
+    assert th.equal(GaussianLatent(3).mode(2, None, CPU), th.zeros(2, 3))
+    assert th.allclose(HypersphereLatent(3).mode(2, None, CPU).norm(dim=-1), th.ones(2))
+    q = th.tensor([[0.1, 0.3, 0.2]])
+    assert CategoricalLatent(3).mode(1, q, CPU).tolist() == [[0.0, 1.0, 0.0]]
+    assert MixedLatent(2, n_categories=3).mode(1, q, CPU).tolist() == [[0.0, 1.0, 0.0, 0.0, 0.0]]
+
+
+@every_space
 def test_candidates_are_the_same_at_every_call_and_valid(space: LatentSpace) -> None:
     noise = th.randn(10, space.dim)
     params = some_params(space, 3)

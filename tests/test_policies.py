@@ -148,25 +148,18 @@ def test_deterministic_predictions_need_no_state_to_be_reproducible_and_draw_no_
     assert np.allclose(alone[0], first[0][2:3], atol=1e-5) and np.allclose(alone[1][0], first[1][0][2:3], atol=1e-5)
 
 
-@pytest.mark.parametrize("latent", ["gaussian", "learned_gaussian", "hypersphere", "mixed"])
-def test_deterministic_z_is_the_candidate_of_the_highest_mean_value(latent: str) -> None:
+@with_latent
+def test_deterministic_z_is_the_most_probable(latent: str) -> None:
     policy = make_policy(latent)
-    z = policy.predict(observations(), deterministic=True)[1][0]
-    with th.no_grad():
-        states = policy.world_model.encoder(th.as_tensor(observations()))
-        for b in range(5):
-            candidates = policy.actor.latent_candidates(states[b : b + 1])[:, 0]
-            assert len(candidates) == 64
-            values = policy.world_model.predict_values(states[b].expand(64, -1), candidates).mean(dim=0)
-            assert np.allclose(z[b], candidates[values.argmax()])
-
-
-def test_deterministic_category_is_the_most_probable() -> None:
-    policy = make_policy("categorical")
-    z = policy.predict(observations(50), deterministic=True)[1][0]
-    params = _params(policy, 50)
-    assert params is not None and np.array_equal(z.argmax(axis=1), params.argmax(dim=1).numpy())
-    assert len(np.unique(z, axis=0)) > 1
+    z = th.as_tensor(policy.predict(observations(50), deterministic=True)[1][0])
+    params, temperature = _params(policy, 50), float(policy.actor.latent_temperature)
+    space = policy.latent_space
+    highest = space.log_prob(z, params, temperature)
+    for _ in range(20):
+        drawn = space.sample(50, params, temperature, z.device)
+        assert (highest >= space.log_prob(drawn, params, temperature) - 1e-5).all()
+    if params is not None:
+        assert len(th.unique(z, dim=0)) > 1
 
 
 def test_categories_are_drawn_with_the_actors_temperature() -> None:

@@ -40,8 +40,8 @@ def sample_latents(model: "RPG", obs: Observation, n: int) -> np.ndarray:
 
 def candidate_latents(model: "RPG", obs: Observation) -> np.ndarray:
     """
-    The fixed alternatives that ``predict(..., deterministic=True)`` and planning choose among: each category, or 64 draws of
-    a continuous z, the same at every call and in every process.
+    The fixed alternatives that planning chooses among: each category, or 64 draws of a continuous z, the same at every call
+    and in every process.
 
     :param model: a model
     :param obs: an episode's first observation
