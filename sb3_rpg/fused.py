@@ -86,7 +86,9 @@ class MLP(nn.Sequential):
 
     def __init__(self, *layers: nn.Module):
         super().__init__(*layers)
-        plain = len(layers) % 2 == 1 and all(isinstance(layer, nn.Linear) for layer in layers[::2])
+        # In a list besides: to walk the modules at every call takes as long as a small layer
+        self._linears = [layer for layer in layers[::2] if isinstance(layer, nn.Linear) and layer.bias is not None]
+        plain = len(layers) % 2 == 1 and len(self._linears) == len(layers[::2])
         self._activation = common_activation(layers[1::2]) if plain else None
 
     def forward(self, x: th.Tensor) -> th.Tensor:
@@ -96,7 +98,7 @@ class MLP(nn.Sequential):
         """
         if self._activation is None or not can_fuse(x):
             return super().forward(x)
-        parameters = [parameter for layer in self for parameter in layer.parameters(recurse=False)]
+        parameters = [parameter for layer in self._linears for parameter in (layer.weight, layer.bias)]
         out: th.Tensor = _apply_mlp(x.reshape(-1, x.shape[-1]), parameters, self._activation)
         return out.view(*x.shape[:-1], out.shape[-1])
 
@@ -177,18 +179,18 @@ def fused_linear(x: th.Tensor, weight: th.Tensor, bias: th.Tensor) -> th.Tensor:
     return out.view(*x.shape[:-1], out.shape[-1])
 
 
-def gru_step(gates_input: th.Tensor, hidden: th.Tensor, weight: th.Tensor, bias: th.Tensor) -> th.Tensor:
+def gru_steps(gates_input: th.Tensor, hidden: th.Tensor, weight: th.Tensor, bias: th.Tensor) -> th.Tensor:
     """
-    One step of torch's GRU cell whose input product was computed beforehand, as one node of autograd's graph.
+    Steps of torch's GRU cell whose input products were computed beforehand, as one node of autograd's graph.
 
-    :param gates_input: W_ih x + b_ih, (B, 3 hidden), in torch's order reset, update, new
-    :param hidden: (B, hidden)
+    :param gates_input: W_ih x + b_ih of each step, (K, B, 3 hidden), in torch's order reset, update, new
+    :param hidden: before the first step, (B, hidden)
     :param weight: W_hh, (3 hidden, hidden)
     :param bias: b_hh, (3 hidden,)
-    :return: (B, hidden)
+    :return: after each step, (K, B, hidden)
     """
-    new_hidden: th.Tensor = _GRUStep.apply(gates_input, hidden, weight, bias)
-    return new_hidden
+    hiddens: th.Tensor = _GRUSteps.apply(gates_input, hidden, weight, bias)
+    return hiddens
 
 
 def _tanh(x: th.Tensor) -> th.Tensor:
@@ -203,35 +205,47 @@ def _linear(x: th.Tensor, weight: th.Tensor, bias: th.Tensor) -> th.Tensor:
     return nn.functional.linear(x, weight, bias)
 
 
-class _GRUStep(th.autograd.Function):
+class _GRUSteps(th.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gates_input: th.Tensor, hidden: th.Tensor, weight: th.Tensor, bias: th.Tensor) -> th.Tensor:
         width = hidden.shape[-1]
-        gates_hidden = _linear(hidden, weight, bias)
-        both = (gates_input[:, : 2 * width] + gates_hidden[:, : 2 * width]).sigmoid_()
-        reset, update = both[:, :width], both[:, width:]
-        new_hidden = gates_hidden[:, 2 * width :]
-        new = _tanh(th.addcmul(gates_input[:, 2 * width :], reset, new_hidden))
-        ctx.save_for_backward(hidden, weight, both, new, new_hidden)
-        return th.lerp(new, hidden, update)
+        hiddens = hidden.new_empty(len(gates_input), *hidden.shape)
+        before, inner = hidden, []
+        for gates, after in zip(gates_input, hiddens, strict=True):
+            gates_hidden = _linear(before, weight, bias)
+            both = (gates[:, : 2 * width] + gates_hidden[:, : 2 * width]).sigmoid_()
+            reset, update = both[:, :width], both[:, width:]
+            new_hidden = gates_hidden[:, 2 * width :]
+            new = _tanh(th.addcmul(gates[:, 2 * width :], reset, new_hidden))
+            before = th.lerp(new, before, update, out=after)
+            inner += [both, new, new_hidden]
+        ctx.save_for_backward(hidden, weight, hiddens, *inner)
+        return hiddens
 
     @staticmethod
     def backward(ctx: Any, grad: th.Tensor) -> tuple[th.Tensor | None, ...]:
-        hidden, weight, both, new, new_hidden = ctx.saved_tensors
-        width = hidden.shape[-1]
-        reset, update = both[:, :width], both[:, width:]
-        grad_hidden = grad * update
+        first, weight, hiddens, *inner = ctx.saved_tensors
+        width = first.shape[-1]
         # d of the input's gates; those of the hidden state's differ in the last third by the factor reset
-        grad_input = grad.new_empty(len(grad), 3 * width)
-        grad_new, grad_both = grad_input[:, 2 * width :], grad_input[:, : 2 * width]
-        th.ops.aten.tanh_backward.grad_input(grad - grad_hidden, new, grad_input=grad_new)
-        th.mul(grad_new, new_hidden, out=grad_input[:, :width])
-        th.mul(grad, hidden - new, out=grad_input[:, width : 2 * width])
-        th.ops.aten.sigmoid_backward.grad_input(grad_both, both, grad_input=grad_both)
-        grad_gates = grad_input.clone()
-        grad_gates[:, 2 * width :].mul_(reset)
-        grad_weight = grad_gates.t() @ hidden if ctx.needs_input_grad[2] else None
-        grad_bias = grad_gates.sum(0) if ctx.needs_input_grad[3] else None
-        if ctx.needs_input_grad[1]:
-            grad_hidden = th.addmm(grad_hidden, grad_gates, weight)
-        return grad_input, grad_hidden, grad_weight, grad_bias
+        grad_input, grad_gates = (grad.new_empty(*grad.shape[:2], 3 * width) for _ in range(2))
+        grad_after: th.Tensor | None = None
+        for k in reversed(range(len(hiddens))):
+            hidden, (both, new, new_hidden) = hiddens[k - 1] if k > 0 else first, inner[3 * k : 3 * k + 3]
+            reset, update = both[:, :width], both[:, width:]
+            grad_k = grad[k] if grad_after is None else grad_after.add_(grad[k])
+            grad_hidden = grad_k * update
+            grad_both, grad_new = grad_input[k, :, : 2 * width], grad_input[k, :, 2 * width :]
+            th.ops.aten.tanh_backward.grad_input(grad_k - grad_hidden, new, grad_input=grad_new)
+            th.mul(grad_new, new_hidden, out=grad_both[:, :width])
+            th.mul(grad_k, hidden - new, out=grad_both[:, width:])
+            th.ops.aten.sigmoid_backward.grad_input(grad_both, both, grad_input=grad_both)
+            grad_gates[k, :, : 2 * width] = grad_both
+            th.mul(grad_new, reset, out=grad_gates[k, :, 2 * width :])
+            if k > 0 or ctx.needs_input_grad[1]:
+                grad_after = th.addmm(grad_hidden, grad_gates[k], weight)
+        gates = grad_gates.flatten(0, 1)
+        grad_weight = None
+        if ctx.needs_input_grad[2]:
+            grad_weight = gates.t() @ (first if len(hiddens) == 1 else th.cat([first, hiddens[:-1].flatten(0, 1)]))
+        grad_bias = gates.sum(0) if ctx.needs_input_grad[3] else None
+        return grad_input, grad_after if ctx.needs_input_grad[1] else None, grad_weight, grad_bias

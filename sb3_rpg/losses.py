@@ -4,6 +4,8 @@ The equations of the paper as pure functions over tensors: no network, no enviro
 Time is the first axis. K: steps imagined or replayed, B: batch, H: value heads, S: width of the latent state.
 """
 
+import itertools
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch as th
@@ -35,18 +37,30 @@ def value_estimate(
     """
     n_steps, _, batch = next_values.shape
     assert rewards.shape == intrinsic.shape == (n_steps, batch), (rewards.shape, intrinsic.shape, next_values.shape)
-    total = th.zeros_like(next_values[0])
-    reward_sum = th.zeros_like(rewards[0])
-    alive: th.Tensor | float = 1.0  # probability that step k is reached
-    weight_sum = 0.0
-    for k in range(n_steps):
-        reward_sum = reward_sum + (gamma**k) * alive * (rewards[k] + intrinsic[k])
-        if continues is not None:
-            alive = alive * continues[k]
-        bootstrap = (gamma ** (k + 1)) * alive * next_values[k]
-        total = total + (weight_decay**k) * (reward_sum + bootstrap)
-        weight_sum += weight_decay**k
-    return total / weight_sum
+    gains = rewards + intrinsic
+    if continues is not None:
+        alive = list(itertools.accumulate(continues, th.mul))  # probability that what is behind step k is reached
+        gains = gains * th.stack([th.ones_like(alive[0]), *alive[:-1]])
+        next_values = next_values * th.stack(alive).unsqueeze(1)
+    gain_weights, value_weights = _step_weights(n_steps, gamma, weight_decay, gains.dtype, gains.device)
+    bootstraps = value_weights @ next_values.flatten(1)
+    return gain_weights @ gains + bootstraps.view(next_values.shape[1:])
+
+
+@lru_cache(maxsize=16)
+def _step_weights(
+    n_steps: int, gamma: float, weight_decay: float, dtype: th.dtype, device: th.device
+) -> tuple[th.Tensor, th.Tensor]:
+    """
+    Eq. 3 is linear in rewards and values: r_j is in all v_k with k >= j.
+
+    :return: weight of r_j + r'_j, and of V(s_{k+1}, z), each (K,)
+    """
+    shares = [weight_decay**k for k in range(n_steps)]
+    gain_weights = [gamma**j * sum(shares[j:]) / sum(shares) for j in range(n_steps)]
+    value_weights = [gamma ** (k + 1) * shares[k] / sum(shares) for k in range(n_steps)]
+    with th.inference_mode(False):  # they are kept, and may be needed for a gradient
+        return th.tensor(gain_weights, dtype=dtype, device=device), th.tensor(value_weights, dtype=dtype, device=device)
 
 
 class ModelTargets(NamedTuple):

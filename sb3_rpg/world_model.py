@@ -14,7 +14,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sb3_rpg.fused import fused_linear, gru_step
+from sb3_rpg.fused import fused_linear, gru_steps
 from sb3_rpg.networks import DEFAULT_ACTIVATION, DEFAULT_NET_ARCH, EnsembleMLP, init_constant, mlp
 from sb3_rpg.precision import autocast_context
 
@@ -136,12 +136,7 @@ class WorldModel(nn.Module):
         :return: the rollout
         """
         embeddings, gates = self._embed(actions)
-        hidden = self.initial_hidden(start)
-        hiddens = []
-        for gates_k in gates:
-            hidden = gru_step(gates_k, hidden, self.gru.weight_hh, self.gru.bias_hh)
-            hiddens.append(hidden)
-        states = self.decoder(th.stack(hiddens))
+        states = self.decoder(gru_steps(gates, self.initial_hidden(start), self.gru.weight_hh, self.gru.bias_hh))
         return Rollout(start, states, actions, embeddings, actions.new_empty(0))
 
     def imagine(self, start: th.Tensor, act: ActFn, horizon: int) -> Rollout:
@@ -158,7 +153,7 @@ class WorldModel(nn.Module):
         for _ in range(horizon):
             action, log_prob = act(state)
             embedding, gates = self._embed(action)
-            hidden = gru_step(gates, hidden, self.gru.weight_hh, self.gru.bias_hh)
+            hidden = gru_steps(gates.unsqueeze(0), hidden, self.gru.weight_hh, self.gru.bias_hh)[0]
             state = self.decoder(hidden)
             states.append(state)
             actions.append(action)

@@ -9,7 +9,7 @@ import torch as th
 from torch import nn
 
 from sb3_rpg import fused
-from sb3_rpg.fused import MLP, fused_linear, gru_step
+from sb3_rpg.fused import MLP, fused_linear, gru_steps
 from sb3_rpg.networks import EnsembleLinear, EnsembleMLP
 
 DTYPES = [th.float32, th.bfloat16]
@@ -103,32 +103,38 @@ def test_an_ensemble_is_its_members(dtype: th.dtype, n_members: int | None, acti
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_gru_step_is_that_of_torchs_cell(dtype: th.dtype) -> None:
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_gru_steps_are_those_of_torchs_cell(dtype: th.dtype, n_steps: int) -> None:
     th.manual_seed(0)
     cell = nn.GRUCell(6, 16)
-    x, hidden = th.randn(9, 6, requires_grad=True), th.randn(9, 16, requires_grad=True)
-    expected = cell(x, hidden)
-    inputs = [x, hidden, *cell.parameters()]
-    expected_gradients = gradients(expected, inputs)
+    x, first = th.randn(n_steps, 9, 6, requires_grad=True), th.randn(9, 16, requires_grad=True)
+    expected, hidden = [], first
+    for step in x:
+        hidden = cell(step, hidden)
+        expected.append(hidden)
+    expected_gradients = gradients(th.stack(expected), [x, first, *cell.parameters()])
     own = cell.to(dtype)
-    x, hidden = x.detach().to(dtype).requires_grad_(), hidden.detach().to(dtype).requires_grad_()
+    x, first = x.detach().to(dtype).requires_grad_(), first.detach().to(dtype).requires_grad_()
     gates = fused_linear(x, own.weight_ih, own.bias_ih)
-    out = gru_step(gates, hidden, own.weight_hh, own.bias_hh)
-    assert_close([out.float()], [expected], dtype)
-    assert_close([g.float() for g in gradients(out, [x, hidden, *own.parameters()])], expected_gradients, dtype)
+    out = gru_steps(gates, first, own.weight_hh, own.bias_hh)
+    assert_close([out.float()], [th.stack(expected)], dtype)
+    assert_close([g.float() for g in gradients(out, [x, first, *own.parameters()])], expected_gradients, dtype)
 
 
-def test_gru_steps_agree_with_finite_differences() -> None:
+@pytest.mark.parametrize("needed", [(0, 1, 2, 3), (0,), (1,), (2, 3)])
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_gru_steps_agree_with_finite_differences(n_steps: int, needed: tuple[int, ...]) -> None:
     th.manual_seed(0)
-    tensors = [th.randn(*shape, dtype=th.float64, requires_grad=True) for shape in ((4, 9), (4, 3), (9, 3), (9,))]
-    assert th.autograd.gradcheck(gru_step, tensors)
+    shapes = ((n_steps, 4, 9), (4, 3), (9, 3), (9,))
+    tensors = [th.randn(*shape, dtype=th.float64, requires_grad=i in needed) for i, shape in enumerate(shapes)]
+    assert th.autograd.gradcheck(gru_steps, tensors)
 
 
 def test_without_onednns_operators_the_same_is_computed_with_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     network = MLP(nn.Linear(5, 32), nn.ReLU(), nn.Linear(32, 3)).bfloat16()
     x = th.randn(7, 5, dtype=th.bfloat16)
     weight, bias = th.randn(48, 16, dtype=th.bfloat16), th.randn(48, dtype=th.bfloat16)
-    gates, hidden = th.randn(7, 48, dtype=th.bfloat16), th.randn(7, 16, dtype=th.bfloat16)
-    fast = [network(x), gru_step(gates, hidden, weight, bias)]
+    gates, hidden = th.randn(2, 7, 48, dtype=th.bfloat16), th.randn(7, 16, dtype=th.bfloat16)
+    fast = [network(x), gru_steps(gates, hidden, weight, bias)]
     monkeypatch.setattr(fused, "HAS_ONEDNN", False)
-    assert_close([network(x), gru_step(gates, hidden, weight, bias)], fast, th.bfloat16)
+    assert_close([network(x), gru_steps(gates, hidden, weight, bias)], fast, th.bfloat16)
