@@ -5,7 +5,7 @@ Times RPG against SB3's SAC on this machine and prints a table of ratios; ``--sm
 that it works. Sections: ``update`` (one gradient update, and its share of the machine's matrix-product peak), ``profile``
 (where its time goes), ``compile`` (what ``torch.compile`` would gain), ``learn`` (environment steps a second on
 HalfCheetah-v5), ``predict``, ``buffer``, ``startup``, ``scaling`` (an update against the sizes that it depends on). Leave the
-machine alone meanwhile.
+machine alone meanwhile. ``--sections cuda`` times an update on a CUDA device.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from benchmarks.provenance import environment, origin
 from benchmarks.speed_measures import SECTIONS, Row
 
 RESULTS = ROOT / "benchmarks" / "results" / "speed"
+CUDA = "cuda"
+ON_CPU = [section for section in SECTIONS if section != CUDA]
 
 
 def format_row(line: Row) -> str:
@@ -45,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     :param arguments: command line
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="what to measure")
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=ON_CPU, help="what to measure")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
     parser.add_argument("--smoke", action="store_true", help="every measurement once and small; writes nothing")
     options = parser.parse_args(arguments)
@@ -59,17 +61,17 @@ def main(arguments: list[str] | None = None) -> None:
     details = {**environment(), **origin(), "threads": options.threads, "minutes": round((time.monotonic() - start) / 60, 1)}
     print(", ".join(f"{key} {value}" for key, value in details.items()))
     if not options.smoke:
-        write(lines, details, options.threads)
+        write(lines, details, CUDA if options.sections == [CUDA] else f"threads_{options.threads}")
 
 
-def write(lines: list[Row], details: dict[str, Any], threads: int) -> None:
+def write(lines: list[Row], details: dict[str, Any], name: str) -> None:
     """
     :param lines: measurements; those of other sections in an earlier file are kept
     :param details: versions and machine
-    :param threads: of torch; part of the file's name
+    :param name: of the files
     """
     RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"threads_{threads}.csv"
+    path = RESULTS / f"{name}.csv"
     measured = {line.section for line in lines}
     kept: list[dict[str, Any]] = []
     if path.exists():
@@ -80,7 +82,7 @@ def write(lines: list[Row], details: dict[str, Any], threads: int) -> None:
         writer.writeheader()
         writer.writerows(kept)
         writer.writerows(asdict(line) for line in lines)
-    with open(RESULTS / f"threads_{threads}.json", "w", encoding="utf-8") as file:
+    with open(RESULTS / f"{name}.json", "w", encoding="utf-8") as file:
         json.dump(details, file, indent=2)
         file.write("\n")
 

@@ -15,6 +15,8 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch.utils.flop_counter import FlopCounterMode
 
 from sb3_rpg import RPG, fused
+from sb3_rpg.batches import PolicyBatch
+from sb3_rpg.updates import update_actor, update_world_model
 
 #: sizes of the maze: Table 1 of the paper
 OBS_DIM, ACTION_DIM, BATCH = 28, 2, 512
@@ -68,6 +70,49 @@ def update(model: OffPolicyAlgorithm, n_updates: int = 2) -> Callable[[], None]:
     :return: trains it; RPG: bonus, world model, actor, posterior, alpha
     """
     return lambda: model.train(n_updates, model.batch_size)
+
+
+def waited_for(piece: Callable[[], object]) -> Callable[[], None]:
+    """
+    :param piece: work for a CUDA device
+    :return: does it, and waits until it is done
+    """
+
+    def run() -> None:
+        piece()
+        th.cuda.synchronize()
+
+    return run
+
+
+def captured_update(model: RPG) -> Callable[[], None]:
+    """
+    World model, actor and posterior of one batch as a CUDA graph, to see what the launches of single operations cost.
+
+    :param model: on a CUDA device, with a filled replay buffer; its optimisers are made capturable
+    :return: does that update again
+    """
+    segments, rewards, steps = model._sample_segments()
+    batch = PolicyBatch(*model.replay_buffer.sample_states(model.batch_size // 2))
+    settings = model.update_settings()
+    for optimizer in (model.world_model.optimizer, *model._policy_optimizers()):
+        for group in optimizer.param_groups:
+            group["capturable"] = True
+
+    def run() -> None:
+        update_world_model(model._twin, segments, rewards, settings, steps)
+        update_actor(model._twin, batch, settings)
+
+    stream = th.cuda.Stream()
+    stream.wait_stream(th.cuda.current_stream())
+    with th.cuda.stream(stream):
+        for _ in range(3):
+            run()
+    th.cuda.current_stream().wait_stream(stream)
+    graph = th.cuda.CUDAGraph()
+    with th.cuda.graph(graph):
+        run()
+    return graph.replay
 
 
 def count_flops(model: RPG, n_updates: int = 2) -> float:

@@ -108,6 +108,27 @@ def _matmul_share(counted: RPG, timed: RPG, repeats: int) -> Iterator[Row]:
         )
 
 
+def measure_cuda(smoke: bool) -> Iterator[Row]:
+    """One update on a CUDA device, where there is one."""
+    if not th.cuda.is_available():
+        print("cuda: skipped, there is no CUDA device")
+        return
+    repeats, filled = 1 if smoke else 15, cases.filler(smoke)
+    name, batch = th.cuda.get_device_name(), 32 if smoke else cases.BATCH
+    models: dict[str, Any] = {
+        "SAC": filled(SAC, batch_size=batch, device="cuda"),
+        "RPG": filled(RPG, batch_size=batch, device="cuda"),
+        "RPG, fp32": filled(RPG, batch_size=batch, device="cuda", precision="fp32"),
+        "RPG, preset paper": filled(RPG, **{**presets.PAPER, "batch_size": batch, "device": "cuda"}),
+    }
+    pieces = {label: cases.waited_for(cases.update(model)) for label, model in models.items()}
+    for label, timing in time_in_turn(pieces, "SAC", repeats).items():
+        yield row("cuda", f"{label}, batch {batch}, {name}", timing, "SAC", per=2)
+    graph = cases.waited_for(cases.captured_update(models["RPG"]))
+    timing = time_in_turn({"graph": graph}, "graph", repeats)["graph"]
+    yield Row("cuda", f"RPG's model, actor and posterior as a CUDA graph, batch {batch}, {name}", timing.median * 1e3, "ms")
+
+
 def measure_profile(smoke: bool) -> Iterator[Row]:
     """An update's time by kind of operation; ``ratio`` is the share."""
     batch, n_updates = (16, 2) if smoke else (256, 40)
@@ -278,4 +299,5 @@ SECTIONS = {
     "buffer": measure_buffer,
     "startup": measure_startup,
     "scaling": measure_scaling,
+    "cuda": measure_cuda,
 }

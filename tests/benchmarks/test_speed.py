@@ -9,7 +9,6 @@ import pytest
 
 from benchmarks import speed
 from benchmarks.speed_cases import count_flops, filler
-from benchmarks.speed_measures import SECTIONS
 from benchmarks.speed_profile import BOOKKEEPING, KINDS, kind_of
 from benchmarks.timing import Timing, time_in_turn
 from sb3_rpg import RPG
@@ -48,7 +47,7 @@ def test_every_operation_has_a_kind() -> None:
     assert kind_of("aten::tanh") == list(KINDS)[-1] and kind_of("_GRUStepBackward") == BOOKKEEPING
 
 
-@pytest.mark.parametrize("section", [name for name in SECTIONS if name != "learn"])
+@pytest.mark.parametrize("section", [name for name in speed.ON_CPU if name != "learn"])
 def test_smoke(section: str, capsys: pytest.CaptureFixture[str]) -> None:
     speed.main(["--smoke", "--sections", section])
     lines = capsys.readouterr().out.strip().splitlines()
@@ -64,7 +63,7 @@ def test_smoke_of_learning(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_measuring_one_section_keeps_the_others(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(speed, "RESULTS", tmp_path)
-    speed.write([speed.Row("update", "a", 1.0, "ms"), speed.Row("learn", "b", 2.0, "ms")], {}, 1)
-    speed.write([speed.Row("update", "c", 3.0, "ms")], {}, 1)
+    speed.write([speed.Row("update", "a", 1.0, "ms"), speed.Row("learn", "b", 2.0, "ms")], {}, "threads_1")
+    speed.write([speed.Row("update", "c", 3.0, "ms")], {}, "threads_1")
     text = (tmp_path / "threads_1.csv").read_text()
     assert "learn,b" in text and "update,c" in text and "update,a" not in text
