@@ -216,7 +216,7 @@ def test_states_that_the_actor_imagines_from(batch_size: int, actor_batch_size: 
         sizes.add(n)
         return sample(n, *args)
 
-    model.replay_buffer.sample_states = spy  # type: ignore[method-assign]
+    model.replay_buffer.sample_states = spy  # type: ignore[method-assign, assignment]
     model.learn(30)
     assert sizes == {expected}
 
