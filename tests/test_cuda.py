@@ -66,7 +66,8 @@ def test_the_model_learns_the_same_as_on_a_cpu() -> None:
     for model in models.values():
         model.learn(30)
     cpu, cuda = models["cpu"], models["cuda"]
-    cuda.set_parameters(cpu.get_parameters())
+    cuda.policy.load_state_dict(cpu.policy.state_dict())
+    cuda._twin.refresh()
     segments = cpu.replay_buffer.sample_segments(16, 3)
     on_cuda = type(segments)(*(value.cuda() for value in segments))  # type: ignore[union-attr]
     errors = []
