@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch as th
 
 from benchmarks.speed_cases import captured_update
 from sb3_rpg import RPG
+from sb3_rpg.intrinsic import replay
 from sb3_rpg.updates import update_world_model
 from tests.conftest import LabelledEnv, changed, parameters_of, small_rpg
 
@@ -23,21 +24,24 @@ LATENTS = ["gaussian", "learned_gaussian", "categorical", "mixed", "hypersphere"
 @contextmanager
 def no_waiting(model: RPG) -> Iterator[None]:
     """Within, whatever makes the host wait for the device is an error; batches are brought there outside of it."""
-    to_torch = model.replay_buffer.to_torch
 
-    def bring(*args: Any, **kwargs: Any) -> th.Tensor:
-        th.cuda.set_sync_debug_mode("default")
-        tensor = to_torch(*args, **kwargs)
+    def allowed(function: Callable[..., Any]) -> Callable[..., Any]:
+        def bring(*args: Any, **kwargs: Any) -> Any:
+            th.cuda.set_sync_debug_mode("default")
+            tensors = function(*args, **kwargs)
+            th.cuda.set_sync_debug_mode("error")
+            return tensors
+
+        return bring
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model.replay_buffer, "to_torch", allowed(model.replay_buffer.to_torch))
+        patch.setattr(replay, "_to_tensors", allowed(replay._to_tensors))
         th.cuda.set_sync_debug_mode("error")
-        return tensor
-
-    model.replay_buffer.to_torch = bring  # type: ignore[method-assign]
-    th.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        th.cuda.set_sync_debug_mode("default")
-        model.replay_buffer.to_torch = to_torch  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            th.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
