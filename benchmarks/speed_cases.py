@@ -112,7 +112,12 @@ def captured_update(model: RPG) -> Callable[[], None]:
     graph = th.cuda.CUDAGraph()
     with th.cuda.graph(graph):
         run()
-    return graph.replay
+
+    def replay(held: object = run) -> None:
+        """``held``: the graph reads the batch where it was, so that it must not be freed."""
+        graph.replay()
+
+    return replay
 
 
 def count_flops(model: RPG, n_updates: int = 2) -> float:

@@ -19,8 +19,8 @@ Network = TypeVar("Network", bound=nn.Module)
 
 def resolve_precision(precision: str, device: th.device) -> th.dtype:
     """
-    :param precision: one of ``PRECISIONS``; "auto": bf16 where the hardware has instructions that multiply it faster
-        (CPUs with AMX or AVX512-BF16, CUDA devices from Ampere on), else fp32
+    :param precision: one of ``PRECISIONS``; "auto": bf16 on CPUs whose instructions multiply it faster (AMX, AVX512-BF16), else
+        fp32. On a GPU, operations of this size take longer to launch than to compute, and bf16 needs more of them
     :param device: where the networks are
     :return: the dtype of matrix products
     """
@@ -28,8 +28,6 @@ def resolve_precision(precision: str, device: th.device) -> th.dtype:
         return th.float32
     if precision == "bf16":
         return th.bfloat16
-    if device.type == "cuda":
-        return th.bfloat16 if th.cuda.get_device_capability(device)[0] >= 8 else th.float32
     if device.type == "cpu":
         # Without these instructions bf16 is emulated and slower than fp32. torch has no public query for them.
         queries = [getattr(th.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")]
