@@ -19,8 +19,8 @@ Network = TypeVar("Network", bound=nn.Module)
 
 def resolve_precision(precision: str, device: th.device) -> th.dtype:
     """
-    :param precision: one of ``PRECISIONS``; "auto": bf16 on CPUs whose instructions multiply it faster (AMX, AVX512-BF16), else
-        fp32. On a GPU, operations of this size take longer to launch than to compute, and bf16 needs more of them
+    :param precision: one of ``PRECISIONS``; "auto": bf16 on CPUs whose instructions multiply it faster (AMX, AVX512-BF16),
+        else fp32. On a GPU, operations of this size take longer to launch than to compute, and bf16 needs more of them
     :param device: where the networks are
     :return: the dtype of matrix products
     """
