@@ -93,7 +93,7 @@ def captured_update(model: RPG) -> Callable[[], None]:
     :return: does that update again
     """
     segments, rewards, steps = model._sample_segments()
-    batch = PolicyBatch(*model.replay_buffer.sample_states(model.batch_size // 2))
+    batch = PolicyBatch(*model.replay_buffer.sample_states(model.batch_size))
     settings = model.update_settings()
     for optimizer in (model.world_model.optimizer, *model._policy_optimizers()):
         for group in optimizer.param_groups:

@@ -12,7 +12,6 @@ PAPER: dict[str, Any] = {
     "buffer_size": 800_000,
     "learning_starts": 1000,
     "batch_size": 512,
-    "actor_batch_size": 512,
     "tau": 0.005,
     "gamma": 0.99,
     "train_freq": 1,

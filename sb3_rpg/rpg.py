@@ -99,8 +99,8 @@ class RPG(LatentOffPolicyAlgorithm):
         from; the dynamics learn from all. None: all, as in the paper
     :param value_weight_decay: weight of each further step in V_est's mean over steps
     :param policy_delay: world-model updates for one of the actor
-    :param actor_batch_size: states that the actor imagines from in an update; None: half of ``batch_size``. (The paper: as
-        many as the model learns from, as here by default)
+    :param actor_batch_size: states that the actor imagines from in an update; None: ``batch_size``, as in the paper. (Half of
+        them save a fifth of an update's time, and cost half of HalfCheetah's return at 20,000 steps)
     :param loss_weights: weights of the terms of Eq. 4: "consistency", "reward", "value", "termination"
     :param max_grad_norm: clipping of the model's and the actor's gradients; 0: none
     :param model_lr_factor: the world model's learning rate as a multiple of ``learning_rate``; above 1 where values and bonus
@@ -173,7 +173,7 @@ class RPG(LatentOffPolicyAlgorithm):
         head_steps: int | None = 1,
         value_weight_decay: float = 0.97,
         policy_delay: int = 1,
-        actor_batch_size: int | None = 256,
+        actor_batch_size: int | None = None,
         loss_weights: dict[str, float] | None = None,
         max_grad_norm: float = 1.0,
         model_lr_factor: float = 1.0,
@@ -465,7 +465,7 @@ class RPG(LatentOffPolicyAlgorithm):
         for _ in range(gradient_steps):
             self._n_updates += 1
             if self._n_updates % self.policy_delay == 0:
-                self._update_policy(self.actor_batch_size or max(1, batch_size // 2))
+                self._update_policy(self.actor_batch_size or batch_size)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.metrics.add_time("policy", time.perf_counter() - start)
 

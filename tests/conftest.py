@@ -25,7 +25,6 @@ SMALL_POLICY: dict[str, Any] = {"net_arch": [16, 16], "hidden_dim": 16, "state_d
 SMALL: dict[str, Any] = {
     "policy_kwargs": SMALL_POLICY,
     "batch_size": 8,
-    "actor_batch_size": 8,
     "learning_starts": 10,
     "buffer_size": 1000,
     "train_freq": 1,

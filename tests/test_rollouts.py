@@ -207,7 +207,7 @@ def test_policy_delay(delay: int, expected: int) -> None:
     assert len(calls) == expected
 
 
-@pytest.mark.parametrize(("batch_size", "actor_batch_size", "expected"), [(8, None, 4), (8, 6, 6), (1, None, 1)])
+@pytest.mark.parametrize(("batch_size", "actor_batch_size", "expected"), [(8, None, 8), (8, 6, 6)])
 def test_states_that_the_actor_imagines_from(batch_size: int, actor_batch_size: int | None, expected: int) -> None:
     model = small_rpg(batch_size=batch_size, actor_batch_size=actor_batch_size)
     sample, sizes = model.replay_buffer.sample_states, set()
