@@ -99,8 +99,8 @@ class RPG(LatentOffPolicyAlgorithm):
         from; the dynamics learn from all. None: all, as in the paper
     :param value_weight_decay: weight of each further step in V_est's mean over steps
     :param policy_delay: world-model updates for one of the actor
-    :param actor_batch_size: states that the actor imagines from in an update; None: ``batch_size``, as in the paper. (With half
-        of them an update takes a fifth less time, and teaches less)
+    :param actor_batch_size: states that the actor imagines from in an update; None: ``batch_size``, as in the paper. (With
+        half of them an update takes a fifth less time, and teaches less)
     :param loss_weights: weights of the terms of Eq. 4: "consistency", "reward", "value", "termination"
     :param max_grad_norm: clipping of the model's and the actor's gradients; 0: none
     :param model_lr_factor: the world model's learning rate as a multiple of ``learning_rate``; above 1 where values and bonus

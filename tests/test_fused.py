@@ -47,6 +47,22 @@ def test_an_mlp_is_its_layers_in_turn(dtype: th.dtype, activation: nn.Module, sh
         assert_close(gradients(out, inputs), gradients(expected, inputs), dtype)
 
 
+def test_elu_is_the_exact_one_rounded_and_its_gradient_torchs() -> None:
+    x = th.linspace(-30.0, 30.0, 100_001, dtype=th.float64).bfloat16()
+    out = fused._elu(x.clone())
+    assert th.equal(out, nn.functional.elu(x.double()).bfloat16())
+    grad = th.randn(len(x)).bfloat16()
+    expected = th.ops.aten.elu_backward(grad.double(), 1.0, 1.0, 1.0, True, out.double())
+    fused._elu_backward(grad, out)
+    assert th.allclose(grad.double(), expected, rtol=2**-8, atol=0.0)
+
+
+def test_another_alpha_of_elu_is_left_to_torch() -> None:
+    network = MLP(nn.Linear(5, 32), nn.ELU(alpha=0.5), nn.Linear(32, 3)).bfloat16()
+    x = th.randn(7, 5, dtype=th.bfloat16)
+    assert th.equal(network(x), nn.Sequential(*network)(x))
+
+
 @pytest.mark.parametrize("frozen", [0, 2, 4])
 def test_frozen_parameters_get_no_gradient_and_let_it_through(frozen: int) -> None:
     th.manual_seed(0)
