@@ -187,7 +187,7 @@ _EXPERIMENTS = (
         budget=20_000,
         metrics=(Metric("return", every=2500, final_share=0.1),),
         # RL Zoo has SAC act at random for 10,000 steps, which is meant for a budget of a million
-        algorithms=(RPG, RPG_PRECISE, Algorithm("sac", "sac", {"learning_starts": 1000})),
+        algorithms=(RPG, RPG_PRECISE, MBSAC_R, Algorithm("sac", "sac", {"learning_starts": 1000})),
         baseline="sac",
         seeds=5,
     ),

@@ -127,7 +127,7 @@ class LatentActor(BasePolicy):
 
         :param states: s1, (B, S)
         :param deterministic: the most probable z instead of a sample. (Not that of the highest V(s1,z): V holds bonus and
-            posterior terms, so that it prefers a rare z to a good one)
+            posterior terms, so that it may prefer a rare z to a good one)
         :return: (B, latent_dim)
         """
         space, temperature = self.latent_space, float(self.latent_temperature)
