@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,7 +178,7 @@ def save_curves(path: Path, experiment: Experiment, curves: Mapping[str, Curve],
             ax.remove()
         for ax, group in zip(axes.flat, groups, strict=False):
             draw_curves(ax, experiment, curves, group.labels, x)
-            ax.set_title(group.title, fontsize="medium")
+            ax.set_title(textwrap.fill(group.title, 60), fontsize="medium")
         figure.suptitle(title, fontsize="medium")
     _save(figure, path)
 
