@@ -119,7 +119,7 @@ def measure_cuda(smoke: bool) -> Iterator[Row]:
     models: dict[str, Any] = {
         "SAC": filled(SAC, batch_size=batch, device="cuda"),
         "RPG": filled(RPG, batch_size=batch, device="cuda"),
-        "RPG, fp32": filled(RPG, batch_size=batch, device="cuda", precision="fp32"),
+        "RPG, bf16": filled(RPG, batch_size=batch, device="cuda", precision="bf16"),
         "RPG, preset paper": filled(RPG, **{**presets.PAPER, "batch_size": batch, "device": "cuda"}),
     }
     pieces = {label: cases.waited_for(cases.update(model)) for label, model in models.items()}

@@ -92,9 +92,7 @@ class MLP(nn.Sequential):
 
     def __init__(self, *layers: nn.Module):
         super().__init__(*layers)
-        # In a list besides: to walk the modules at every call takes as long as a small layer
-        self._linears = [layer for layer in layers[::2] if isinstance(layer, nn.Linear) and layer.bias is not None]
-        plain = len(layers) % 2 == 1 and len(self._linears) == len(layers[::2])
+        plain = len(layers) % 2 == 1 and all(isinstance(layer, nn.Linear) and layer.bias is not None for layer in layers[::2])
         self._activation = common_activation(layers[1::2]) if plain else None
 
     def forward(self, x: th.Tensor) -> th.Tensor:
@@ -104,7 +102,7 @@ class MLP(nn.Sequential):
         """
         if self._activation is None or not can_fuse(x):
             return super().forward(x)
-        parameters = [parameter for layer in self._linears for parameter in (layer.weight, layer.bias)]
+        parameters = [parameter for layer in self for parameter in layer.parameters(recurse=False)]
         out: th.Tensor = _apply_mlp(x.reshape(-1, x.shape[-1]), parameters, self._activation)
         return out.view(*x.shape[:-1], out.shape[-1])
 

@@ -4,7 +4,6 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch as th
 from torch import nn
@@ -186,8 +185,8 @@ class TanhNormalHead(nn.Module):
         """
         mean, log_std = self(x)
         noise = th.randn_like(mean)
-        action, log_prob = _TanhNormal.apply(mean, log_std, noise)
-        return action, log_prob
+        gaussian = mean + log_std.exp() * noise
+        return gaussian.tanh(), tanh_normal_log_prob(gaussian, noise, log_std)
 
     def draw(self, x: th.Tensor) -> th.Tensor:
         """
@@ -220,28 +219,6 @@ def tanh_normal_log_prob(gaussian: th.Tensor, noise: th.Tensor, log_std: th.Tens
     normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
     correction = 2.0 * (math.log(2.0) - gaussian - nn.functional.softplus(-2.0 * gaussian))
     return (normal - correction).sum(dim=-1)
-
-
-class _TanhNormal(th.autograd.Function):
-    """Sample and :func:`tanh_normal_log_prob` as one node of autograd's graph, which else would have some thirty."""
-
-    @staticmethod
-    def forward(ctx: Any, mean: th.Tensor, log_std: th.Tensor, noise: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        deviation = log_std.exp() * noise
-        gaussian = mean + deviation
-        action = gaussian.tanh()
-        ctx.save_for_backward(deviation, action)
-        return action, tanh_normal_log_prob(gaussian, noise, log_std)
-
-    @staticmethod
-    def backward(ctx: Any, grad_action: th.Tensor, grad_log_prob: th.Tensor) -> tuple[th.Tensor, th.Tensor, None]:
-        deviation, action = ctx.saved_tensors
-        grad_log_prob = grad_log_prob.unsqueeze(-1)
-        # With the noise given, d log pi / du = 2 tanh(u) and d log pi / d log_std = -1 beside what passes through u
-        grad_mean = th.addcmul(grad_action, action.square(), grad_action, value=-1.0).addcmul_(
-            action, grad_log_prob, value=2.0
-        )
-        return grad_mean, grad_mean * deviation - grad_log_prob, None
 
 
 @contextmanager

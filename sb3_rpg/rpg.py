@@ -99,8 +99,7 @@ class RPG(LatentOffPolicyAlgorithm):
         from; the dynamics learn from all. None: all, as in the paper
     :param value_weight_decay: weight of each further step in V_est's mean over steps
     :param policy_delay: world-model updates for one of the actor
-    :param actor_batch_size: states that the actor imagines from in an update; None: ``batch_size``, as in the paper. (With
-        half of them an update takes a fifth less time, and teaches less)
+    :param actor_batch_size: states that the actor imagines from in an update; None: ``batch_size``, as in the paper
     :param loss_weights: weights of the terms of Eq. 4: "consistency", "reward", "value", "termination"
     :param max_grad_norm: clipping of the model's and the actor's gradients; 0: none
     :param model_lr_factor: the world model's learning rate as a multiple of ``learning_rate``; above 1 where values and bonus
@@ -119,7 +118,7 @@ class RPG(LatentOffPolicyAlgorithm):
     :param plan_horizon: imagined steps of a plan
     :param diagnostics: watch for the known ways of going wrong, log them and warn of them; see
         :class:`~sb3_rpg.diagnostics.DiagnosticsCallback`
-    :param precision: "fp32", "bf16" (autocast, float32 parameters), or "auto": bf16 where the hardware multiplies it faster
+    :param precision: "fp32", "bf16" (autocast, float32 parameters), or "auto": bf16 on CPUs that multiply it faster
     :raises AssertionError: if the action space is not a Box
     :raises ValueError: if an argument is out of its range; the message names it and the remedy
     """

@@ -13,7 +13,6 @@ from sb3_rpg.networks import (
     EnsembleLinear,
     EnsembleMLP,
     TanhNormalHead,
-    _TanhNormal,
     frozen,
     init_constant,
     mlp,
@@ -170,12 +169,6 @@ def test_log_prob_and_its_gradient_are_finite_and_right_where_the_action_saturat
 def test_log_prob_gradient_equals_finite_differences() -> None:
     inputs = [(0.7 * th.randn(4, 3, dtype=th.float64)).requires_grad_(True) for _ in range(3)]
     assert th.autograd.gradcheck(tanh_normal_log_prob, inputs)
-
-
-def test_gradients_of_a_sample_equal_finite_differences() -> None:
-    inputs = [(0.7 * th.randn(4, 3, dtype=th.float64)).requires_grad_(True) for _ in range(2)]
-    noise = th.randn(4, 3, dtype=th.float64)
-    assert th.autograd.gradcheck(lambda mean, log_std: _TanhNormal.apply(mean, log_std, noise), inputs)
 
 
 def test_sample_is_reparameterised() -> None:
