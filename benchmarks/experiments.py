@@ -26,8 +26,8 @@ RPG_PRECISE = Algorithm("rpg_precise", "rpg", PRECISE)
 RANDOM = tuple(Algorithm(name, name) for name in RANDOM_BASELINES)
 
 
-def _standard(task: str) -> Experiment:
-    """A task of gymnasium's, against the off-policy algorithms that users would take otherwise."""
+def _standard(task: str, *others: Algorithm) -> Experiment:
+    """A task of gymnasium's, against the off-policy algorithms that users would take otherwise, and others."""
     # RL Zoo has them act at random for 5,000 to 10,000 steps, which is meant for a budget of a million and more
     early = {"learning_starts": 1000}
     return Experiment(
@@ -41,6 +41,7 @@ def _standard(task: str) -> Experiment:
             Algorithm("sac", "sac", early),
             Algorithm("tqc", "tqc", early),
             Algorithm("crossq", "crossq", early),
+            *others,
         ),
         baseline="sac",
         seeds=3,
@@ -192,7 +193,8 @@ _EXPERIMENTS = (
         baseline="sac",
         seeds=5,
     ),
-    *(_standard(task) for task in ("HalfCheetah", "Hopper", "Walker2d", "Ant")),
+    _standard("HalfCheetah", MBSAC_R),
+    *(_standard(task) for task in ("Hopper", "Walker2d", "Ant")),
     Experiment(
         name="cost",
         title="What training costs (HalfCheetah-v5)",
