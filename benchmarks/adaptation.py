@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -38,6 +38,9 @@ from benchmarks.settings import load_zoo
 from sb3_rpg.envs import MazeVecEnv, WeakActuator
 from sb3_rpg.modes import FixedLatent, adapt, find_modes, mode_latents, principal_paths, roll_out, sample_latents
 from sb3_rpg.modes import successive_halving as halve
+
+if TYPE_CHECKING:
+    from sb3_rpg import RPG
 
 #: where the maze's agent starts, so that fresh episodes differ from the trials
 START_NOISE = 0.2
@@ -147,33 +150,40 @@ def evaluate(model: Any, env: VecEnv, metric: str, episodes: int, deterministic:
     return float(np.mean(outcomes if metric == "success" else returns))
 
 
-def measure(model: BaseAlgorithm, robustness: Robustness, change: Change, protocol: Protocol, seed: int) -> dict[str, float]:
+def measure(
+    model: BaseAlgorithm,
+    robustness: Robustness,
+    change: Change,
+    protocol: Protocol,
+    seed: int,
+    candidates: np.ndarray | None = None,
+) -> dict[str, float]:
     """
     :param model: a trained model
     :param robustness: what it is put before
     :param change: the change
     :param protocol: how much is spent
     :param seed: seed of the measurement
+    :param candidates: the z to choose among, see :func:`find_candidates`; None: the agent has no z
     :return: ``unadapted``: without any trial, the deterministic policy; ``best_trial``: what the best trial reached;
         ``adapted``: what the choice made by the trials reaches in fresh episodes; ``trials``: how many were used
     """
-    from sb3_rpg import RPG
 
     def fresh(actor: Any, deterministic: bool) -> float:
         env = change.make_env(1)
-        env.seed(seed + 1)
+        env.seed(seed + 100)
         return evaluate(actor, env, robustness.metric, protocol.episodes, deterministic)
 
     with isolated_randomness(seed):
         unadapted = fresh(model, True)
         env = change.make_env(1)
         env.seed(seed)
-        if isinstance(model, RPG) and model.latent_space.dim > 0:
-            found = adapt(model, env, protocol.trials, _candidates(model, robustness, protocol, seed))
+        if candidates is not None:
+            found = adapt(cast("RPG", model), env, protocol.trials, candidates)
             reached = [
                 float(t.success or 0) if robustness.metric == "success" else t.episode_return for t in found.trajectories
             ]
-            adapted = fresh(FixedLatent(model, found.latent), True)
+            adapted = fresh(FixedLatent(cast("RPG", model), found.latent), True)
         else:
             reached = []
 
@@ -185,14 +195,26 @@ def measure(model: BaseAlgorithm, robustness: Robustness, change: Change, protoc
     return {"trials": len(reached), "unadapted": unadapted, "best_trial": max(reached), "adapted": adapted}
 
 
-def _candidates(model: Any, robustness: Robustness, protocol: Protocol, seed: int) -> np.ndarray:
-    env = robustness.unchanged(min(MODE_ENVS, protocol.latents))
-    env.seed(seed)
-    obs: Any = env.reset()
-    latents = sample_latents(model, obs[0], protocol.latents)
-    trajectories = roll_out(model, env, latents, robustness.descriptor)
-    paths = principal_paths(trajectories).trajectories if robustness.descriptor is None else trajectories
-    return mode_latents(paths, find_modes(paths))
+def find_candidates(model: BaseAlgorithm, robustness: Robustness, protocol: Protocol, seed: int) -> np.ndarray | None:
+    """
+    :param model: a trained model
+    :param robustness: what it is put before
+    :param protocol: how much is spent
+    :param seed: seed of the measurement
+    :return: what RPG chooses among, (``protocol.latents``, latent_dim), one z of each mode in the unchanged environment first;
+        None for an agent without z
+    """
+    from sb3_rpg import RPG
+
+    if not isinstance(model, RPG) or model.latent_space.dim == 0:
+        return None
+    with isolated_randomness(seed):
+        env = robustness.unchanged(min(MODE_ENVS, protocol.latents))
+        env.seed(seed)
+        obs: Any = env.reset()
+        trajectories = roll_out(model, env, sample_latents(model, obs[0], protocol.latents), robustness.descriptor)
+        paths = principal_paths(trajectories).trajectories if robustness.descriptor is None else trajectories
+        return mode_latents(paths, find_modes(paths))
 
 
 def load_model(folder: RunFolder, spec: RunSpec) -> BaseAlgorithm:
@@ -268,12 +290,15 @@ def run(
         # With another protocol or other settings of the run, a row is of something else
         settings = f"{spec.fingerprint()}-{protocol.trials}-{protocol.episodes}-{protocol.latents}"
         model: BaseAlgorithm | None = None
+        candidates: np.ndarray | None = None
         for number, change in enumerate(robustness.changes):
             key = (spec.label, str(spec.seed), change.name, settings)
             if key not in known:
-                model = load_model(folder, spec) if model is None else model
-                seed = EVALUATION_SEEDS + 1000 * spec.seed + number
-                values = measure(model, robustness, change, protocol, seed)
+                seed = EVALUATION_SEEDS + 1000 * spec.seed
+                if model is None:
+                    model = load_model(folder, spec)
+                    candidates = find_candidates(model, robustness, protocol, seed)
+                values = measure(model, robustness, change, protocol, seed + 1 + number, candidates)
                 known[key] = {**dict(zip(("label", "seed", "change", "settings"), key, strict=True)), **_texts(values)}
                 print(f"{spec.name}, {change.name}: {robustness.metric} {values['unadapted']:.4g} -> {values['adapted']:.4g}")
             rows.append(known[key])

@@ -13,7 +13,7 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.vec_env import VecEnv
 
 from benchmarks import adaptation
-from benchmarks.adaptation import EXITS, MAZE, Protocol, finished_runs, load_model, measure, run
+from benchmarks.adaptation import EXITS, MAZE, Protocol, find_candidates, finished_runs, load_model, measure, run
 from benchmarks.adaptation_figure import values_by_seed
 from benchmarks.experiments import MAZE as MAZE_TASK
 from benchmarks.experiments import Metric
@@ -88,8 +88,10 @@ def test_rpg_finds_the_way_that_is_open(monkeypatch: pytest.MonkeyPatch) -> None
     # Without noise at the start: straight ahead is then through the gaps
     straight = [adaptation.Change(c.name, partial(_still, c.make_env)) for c in MAZE.changes]
     robustness = adaptation.Robustness("success", "position", partial(_still, MAZE.unchanged), tuple(straight))
+    protocol = Protocol(episodes=2, latents=32)
+    candidates = find_candidates(model, robustness, protocol, seed=0)
     for change in straight:
-        values = measure(model, robustness, change, Protocol(episodes=2, latents=32), seed=0)
+        values = measure(model, robustness, change, protocol, 0, candidates)
         assert values["adapted"] == values["best_trial"] == 1.0 and values["trials"] <= 10
         assert values["unadapted"] == float(change.name == "only up open")
 
@@ -112,8 +114,17 @@ def test_a_measurement_depends_on_its_seed_alone(work: Path) -> None:
     results = []
     for _ in range(2):
         np.random.uniform(size=3)
-        results.append(measure(load_model(folder, folder.read_spec()[0]), MAZE, MAZE.changes[0], TINY, 5))
+        model = load_model(folder, folder.read_spec()[0])
+        candidates = find_candidates(model, MAZE, TINY, 4)
+        assert candidates is not None and candidates.shape == (TINY.latents, 3)
+        results.append((measure(model, MAZE, MAZE.changes[0], TINY, 5, candidates), candidates.tolist()))
     assert results[0] == results[1]
+
+
+def test_agents_without_z_have_no_candidates(work: Path) -> None:
+    folders = {folder.read_spec()[0].label: folder for folder in finished_runs(work)}
+    for label in ("none", "sac"):
+        assert find_candidates(load_model(folders[label], folders[label].read_spec()[0]), MAZE, TINY, 0) is None
 
 
 def test_values_of_the_figure() -> None:
