@@ -9,7 +9,8 @@ it then does in fresh ones. No agent is trained any further:
 - Agents without z (SAC, latent "none") have nothing to choose but whether to take their mean action or to sample: their trials
   decide between these two, by the same rule. What their best trial reached is reported beside it.
 
-Can be interrupted; what is measured is not measured again. Writes a CSV, one row a model and change, and a figure.
+Can be interrupted; what is measured is not measured again. Writes a CSV, one row a model and change,
+a table and a figure.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from benchmarks.adaptation_figure import save_figure
+from benchmarks.adaptation_report import make_table, save_figure
 from benchmarks.measures import EVALUATION_SEEDS, isolated_randomness
 from benchmarks.report import IMAGES
 from benchmarks.runs import RESULTS, WORK, RunFolder, RunSpec, write_text
@@ -338,7 +339,9 @@ def main(arguments: list[str] | None = None) -> int:
         image = (IMAGES if parsed.output is None else parsed.output) / f"adaptation_{parsed.experiment}.png"
         label = METRIC_LABELS[robustness.metric].replace(" of the deterministic policy", "")
         save_figure(image, rows, label, protocol.trials)
-        print(f"written: {path}\nwritten: {image}")
+        table = make_table(rows, label, protocol.trials)
+        write_text(results / f"{parsed.experiment}.md", table)
+        print(f"{table}\nwritten: {path}\nwritten: {image}")
     except (ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -84,7 +84,7 @@ def _score_lines(experiment: Experiment, curves: Mapping[str, Curve], results: R
         estimate = interval_of_iqm(score)
         better = "-"
         if baseline is not None and label != experiment.baseline:
-            better = _with_interval(probability_of_improvement(score, baseline))
+            better = with_interval(probability_of_improvement(score, baseline))
         durations = [run["hours"] for run in results.manifest["runs"].get(label, {}).values()]
         hours = f"{np.mean(durations):.2f}" if durations else "-"
         cells = (label, _number(estimate.value), _interval(estimate), better, str(len(score.runs)), hours)
@@ -137,10 +137,13 @@ def _interval(estimate: Estimate) -> str:
     return "-" if np.isnan(estimate.low) else f"{_number(estimate.low)} to {_number(estimate.high)}"
 
 
-def _with_interval(estimate: Estimate) -> str:
-    if np.isnan(estimate.low):
-        return f"{estimate.value:.2f}"
-    return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
+def with_interval(estimate: Estimate) -> str:
+    """
+    :param estimate: a number
+    :return: as printed in tables, with its interval if it has one
+    """
+    number = _number(estimate.value)
+    return number if np.isnan(estimate.low) else f"{number} ({_interval(estimate)})"
 
 
 def report(experiment: Experiment, folder: Path, images: Path, x: str = "steps") -> list[Path]:

@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from benchmarks import adaptation
 from benchmarks.adaptation import EXITS, MAZE, Protocol, find_candidates, finished_runs, load_model, measure, run
-from benchmarks.adaptation_figure import values_by_seed
+from benchmarks.adaptation_report import make_table, values_by_seed
 from benchmarks.experiments import MAZE as MAZE_TASK
 from benchmarks.experiments import Metric
 from benchmarks.runs import RunFolder, RunSpec, write_json
@@ -63,6 +63,7 @@ def test_a_small_run_writes_rows_and_figure_and_is_not_repeated(
     assert all(1 <= int(row["trials"]) <= 3 for row in rows)
     assert all(0.0 <= float(row[name]) <= 1.0 for row in rows for name in ("unadapted", "best_trial", "adapted"))
     assert (tmp_path / "adaptation_maze.png").stat().st_size > 10_000
+    assert (tmp_path / "maze.md").read_text() in capsys.readouterr().out
     capsys.readouterr()
     # Interrupted after the fourth row: only what is missing is measured, and comes out as before
     path.write_text("\n".join(first.splitlines()[:5]) + "\n")
@@ -134,6 +135,21 @@ def test_values_of_the_figure() -> None:
     ]
     assert values_by_seed(rows, "rpg", None, "adapted").tolist() == [0.5, 0.0, 0.5]  # seeds 0, 2, 10
     assert values_by_seed(rows, "rpg", "a", "adapted").tolist() == [1.0, 0.0, 0.5]
+
+
+def test_table_takes_the_mean_over_changes_and_then_statistics_over_seeds() -> None:
+    values = {"unadapted": "0", "best_trial": "1"}
+    rows = [
+        {"label": "rpg", "seed": str(seed), "change": change, "adapted": f"{seed / 8 + shift}", **values}
+        for seed in range(4)
+        for change, shift in (("a", 0.0), ("b", 0.25))
+    ]
+    rows.append({"label": "sac", "seed": "0", "change": "a", "adapted": "123.4", **values})
+    header, _, rpg, sac = make_table(rows, "success rate", 10).splitlines()
+    assert header == "| algorithm | success rate without trials | best of 10 trials | after 10 trials | seeds |"
+    # Means of the seeds are 0.125, 0.25, 0.375, 0.5; the middle two are taken
+    assert rpg.startswith("| rpg | 0.00 (0.00 to 0.00) | 1.00 (1.00 to 1.00) | 0.31 (0.") and rpg.endswith("| 4 |")
+    assert sac == "| sac | 0.00 | 1.00 | 123 | 1 |"  # a single seed has no interval
 
 
 def test_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The figure of ``python -m benchmarks.adaptation``: what trials are worth, by change and algorithm."""
+"""Figure and table of ``python -m benchmarks.adaptation``: what trials are worth, by change and algorithm."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.figures import PALETTE, _pyplot, _save
+from benchmarks.report import with_interval
+from benchmarks.statistics import Scores, interval_of_iqm
 
 Rows = Sequence[Mapping[str, str]]
 
@@ -23,6 +25,28 @@ def values_by_seed(rows: Rows, label: str, change: str | None, column: str) -> n
     mine = [row for row in rows if row["label"] == label and change in (None, row["change"])]
     seeds = sorted({int(row["seed"]) for row in mine})
     return np.array([np.mean([float(row[column]) for row in mine if int(row["seed"]) == seed]) for seed in seeds])
+
+
+def make_table(rows: Rows, metric: str, trials: int) -> str:
+    """
+    :param rows: see :data:`benchmarks.adaptation.COLUMNS`
+    :param metric: label of what is measured
+    :param trials: trial episodes
+    :return: a Markdown table: interquartile means over seeds of what each agent reaches on average over the changes, with
+        bootstrap intervals
+    """
+    lines = [
+        f"| algorithm | {metric} without trials | best of {trials} trials | after {trials} trials | seeds |",
+        "|---|---|---|---|---|",
+    ]
+    for label in dict.fromkeys(row["label"] for row in rows):
+        seeds = sorted({int(row["seed"]) for row in rows if row["label"] == label})
+        estimates = [
+            with_interval(interval_of_iqm(Scores(values_by_seed(rows, label, None, column)[:, None], seeds, [metric])))
+            for column in ("unadapted", "best_trial", "adapted")
+        ]
+        lines.append(f"| {label} | {' | '.join(estimates)} | {len(seeds)} |")
+    return "\n".join(lines) + "\n"
 
 
 def save_figure(path: Path, rows: Rows, metric: str, trials: int) -> None:
@@ -44,8 +68,10 @@ def save_figure(path: Path, rows: Rows, metric: str, trials: int) -> None:
             height = row + 0.62 * ((i + 0.5) / len(labels) - 0.5)
             before, after = (values_by_seed(rows, label, change, column) for column in ("unadapted", "adapted"))
             ax.plot([before.mean(), after.mean()], [height] * 2, color=color, linewidth=1.2, alpha=0.6, zorder=1)
-            ax.scatter(before, np.full(len(before), height), s=34, facecolors="white", edgecolors=color, zorder=2)
-            ax.scatter(after, np.full(len(after), height), s=34, color=color, alpha=0.75, linewidths=0, zorder=3)
+            # Side by side, as many are exactly 0 or 1
+            heights = height + np.linspace(-0.07, 0.07, len(after))
+            ax.scatter(before, heights, s=26, facecolors="white", edgecolors=color, zorder=2)
+            ax.scatter(after, heights, s=26, color=color, alpha=0.75, linewidths=0, zorder=3)
             ax.plot([after.mean()] * 2, [height - 0.09, height + 0.09], color=color, linewidth=3.0, zorder=4)
         n_seeds = len({row["seed"] for row in rows if row["label"] == label})
         ax.plot([], [], "o", color=color, label=f"{label} (n = {n_seeds})")
