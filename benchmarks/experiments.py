@@ -61,7 +61,10 @@ def _rnd(label: str, **overrides: Any) -> Algorithm:
 #: of five environments.
 _MAZE_GROUPS: Mapping[str, tuple[str, tuple[Algorithm, ...]]] = {
     "baselines": ("without z (mbsac_r), SAC with the same bonus (sac_rnd), chance", (MBSAC_R, SAC_RND, *RANDOM)),
-    "speed": ("what speed costs: float32, targets of three steps, heads that learn from all steps", (RPG_PRECISE,)),
+    "speed": (
+        "what speed costs: targets of three steps (targets_3), float32 and heads that learn from all steps too (rpg_precise)",
+        (_rpg("targets_3", target_horizon=3), RPG_PRECISE),
+    ),
     "latent": (
         "distribution of z (rpg: Gaussian); none, alone (mbsac_r) and with a mixture of Gaussians as the policy (gmm)",
         (
