@@ -75,6 +75,7 @@ def measure_update(smoke: bool) -> Iterator[Row]:
         "RPG, actor at every second update": filled(RPG, batch_size=batch, policy_delay=2),
         "RPG, actor from half of the batch": filled(RPG, batch_size=batch, actor_batch_size=batch // 2),
         "RPG, heads learn from all steps": filled(RPG, batch_size=batch, head_steps=None),
+        "RPG, targets of three steps": filled(RPG, batch_size=batch, target_horizon=3),
         "RPG, fp32": filled(RPG, batch_size=batch, precision="fp32"),
         "RPG, preset paper, ReLU and bf16 where the hardware has it": filled(
             RPG, **{**PAPER, "policy_kwargs": {}, "batch_size": batch}
