@@ -1,6 +1,5 @@
-"""RPG as an off-policy algorithm of Stable-Baselines3: wiring only, the maths is in ``updates`` and ``losses``."""
+"""RPG as an off-policy algorithm of Stable-Baselines3: its arguments, and what is made of them."""
 
-import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -12,40 +11,25 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import update_learning_rate
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from sb3_rpg.actor import LatentActor
 from sb3_rpg.allocator import keep_freed_memory
-from sb3_rpg.batches import (
-    PolicyBatch,
-    automatic_relabel,
-    draw_steps,
-    relabel_latents,
-    segment_bonus,
-    take_steps,
-    with_episode_starts,
-)
 from sb3_rpg.buffer_registry import latent_buffer_class
-from sb3_rpg.buffers import LatentBufferMixin, SegmentSamples
 from sb3_rpg.callbacks import WorldModelCallback
 from sb3_rpg.checks import check_arguments, check_horizon, check_replay_buffer, check_reward_scale
 from sb3_rpg.diagnostics import DiagnosticsCallback
-from sb3_rpg.intrinsic import INTRINSIC_REWARDS, IntrinsicReward, make_intrinsic_reward, uniform_transition_batch
+from sb3_rpg.intrinsic import INTRINSIC_REWARDS, IntrinsicReward, make_intrinsic_reward
 from sb3_rpg.latents import LatentSpace, make_latent_space
-from sb3_rpg.losses import entropy_coefficient_loss
 from sb3_rpg.metrics import Metrics
-from sb3_rpg.networks import polyak_average
 from sb3_rpg.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, PlanningConfig, RPGPolicy
 from sb3_rpg.precision import Twin, autocast_context, resolve_precision
-from sb3_rpg.rollouts import LatentOffPolicyAlgorithm
-from sb3_rpg.schedules import Coefficient, coefficient_at, make_coefficient
-from sb3_rpg.updates import UpdateSettings, update_actor, update_world_model
+from sb3_rpg.schedules import Coefficient, make_coefficient
+from sb3_rpg.training import LatentTraining
 
 LOSS_WEIGHTS = {"consistency": 10000.0, "reward": 10.0, "value": 1.0, "termination": 1.0}
 
 
-class RPG(LatentOffPolicyAlgorithm):
+class RPG(LatentTraining):
     """
     Reparameterized Policy Gradient (Huang et al., ICML 2023, arXiv 2307.10710).
 
@@ -128,9 +112,6 @@ class RPG(LatentOffPolicyAlgorithm):
         "CnnPolicy": CnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
     }
-    policy: RPGPolicy
-    actor: LatentActor
-    replay_buffer: LatentBufferMixin
 
     def __init__(
         self,
@@ -244,8 +225,8 @@ class RPG(LatentOffPolicyAlgorithm):
         self.diagnostics = diagnostics
 
         self._n_model_updates = 0
-        self.log_ent_coef: th.Tensor | None = None
-        self.ent_coef_optimizer: th.optim.Optimizer | None = None
+        self.log_ent_coef = None
+        self.ent_coef_optimizer = None
 
         if _init_setup_model:
             self._setup_model()
@@ -349,154 +330,6 @@ class RPG(LatentOffPolicyAlgorithm):
     def _planning(self, plan_every: int | None = None) -> PlanningConfig | None:
         every = self.plan_every if plan_every is None else plan_every
         return None if every is None else PlanningConfig(every, self.plan_horizon, self.gamma)
-
-    # --------------------------------------------------------------- training
-
-    def update_settings(self) -> UpdateSettings:
-        """
-        :return: the numbers of the next update; coefficients follow their schedules
-        """
-        learned = None if self.log_ent_coef is None else self.log_ent_coef.detach().exp()
-        return UpdateSettings(
-            horizon=self.horizon,
-            target_horizon=self.target_horizon,
-            gamma=self.gamma,
-            value_weight_decay=self.value_weight_decay,
-            ent_coef=self._coefficient(self.ent_coef) if learned is None else learned,
-            beta=self._coefficient(self.beta),
-            latent_ent_coef=self._coefficient(self.latent_ent_coef),
-            loss_weights=self.loss_weights,
-            max_grad_norm=self.max_grad_norm,
-            entropy_in_target=self.entropy_in_target,
-            model_terminations=self._terminations_seen,
-        )
-
-    def _coefficient(self, value: Any) -> float:
-        return coefficient_at(value, self.num_timesteps, self._current_progress_remaining)
-
-    def update_intrinsic_reward(self) -> None:
-        """One step of the intrinsic reward's own training, on transitions uniform over all that the buffer remembers."""
-        if self.bonus is None:
-            return
-        batch = uniform_transition_batch(self.replay_buffer, self.intrinsic_batch_size)
-        with self._autocast:
-            metrics = self.bonus.update(*batch)
-        self.metrics.add(metrics, "intrinsic")
-
-    def train_world_model(self, gradient_steps: int) -> None:
-        """
-        :param gradient_steps: updates of the intrinsic reward and the world model
-        """
-        start = time.perf_counter()
-        self.policy.set_training_mode(True)
-        for _ in range(gradient_steps):
-            self.update_intrinsic_reward()
-            self.update_world_model()
-        self.metrics.add_time("world_model", time.perf_counter() - start)
-
-    def update_world_model(self) -> None:
-        """One step of the world model (Eq. 4) on a batch of segments, and of its target networks where due."""
-        learning_rate = self.lr_schedule(self._current_progress_remaining) * self.model_lr_factor
-        update_learning_rate(self.world_model.optimizer, learning_rate)
-        segments, rewards, steps = self._sample_segments()
-        self._twin.refresh()
-        metrics = update_world_model(self._twin, segments, rewards, self.update_settings(), steps)
-        self.metrics.add(metrics)
-        self._n_model_updates += 1
-        if self._n_model_updates % self.target_update_interval == 0:
-            self._update_target()
-
-    def _update_target(self) -> None:
-        online, target = self.world_model, self.world_model_target
-        polyak_average(list(online.parameters()), list(target.parameters()), self.tau)
-        for source, copy in zip(online.buffers(), target.buffers(), strict=True):
-            copy.copy_(source)  # running statistics of a features extractor
-        self._twin.follow(target.parameters())
-
-    def _sample_segments(self) -> tuple[SegmentSamples, th.Tensor, th.Tensor | None]:
-        """
-        :return: a batch; what the reward head learns from it, scaled extrinsic reward plus bonus, (M, B); the steps that the
-            heads learn from, (M, B), None: all
-        """
-        segments = self.replay_buffer.sample_segments(self.batch_size, self.horizon)
-        segments = segments._replace(latents=self._relabel(segments.latents))
-        steps = draw_steps(self.horizon, self.batch_size, self.head_steps, self.device)
-        bonus = None
-        if self.bonus is not None:
-            with self._autocast:
-                bonus = segment_bonus(self.bonus, segments, steps)
-        if self._vec_normalize_env is not None:
-            segments = self.replay_buffer.normalize_segments(segments, self._vec_normalize_env)
-        rewards = take_steps(segments.rewards, steps) * self._extrinsic_scale()
-        self.metrics.add({"extrinsic_reward": rewards.mean()})
-        if bonus is not None:
-            self.metrics.add({"intrinsic_reward": bonus.mean()})
-            rewards = rewards + bonus
-        return segments, rewards, steps
-
-    def _relabel(self, latents: th.Tensor) -> th.Tensor:
-        fraction = self.latent_relabel
-        if isinstance(fraction, str):
-            fraction = automatic_relabel(self.replay_buffer.mean_episode_length)
-        return relabel_latents(latents, self.latent_space, fraction)
-
-    def _extrinsic_scale(self) -> float:
-        if self.reward_scale == "auto":
-            return self._return_scaler.factor
-        return self._coefficient(self.reward_scale)
-
-    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        """
-        Improve the policy in the world model; called by SB3 after the world-model learner's callback. Outside of ``learn()``,
-        where no callback is, the world model is trained too: that is training from a loaded replay buffer.
-
-        :param gradient_steps: updates that the rollout called for; one in ``policy_delay`` steps the actor
-        :param batch_size: B
-        """
-        if not self._is_learning:
-            self.train_world_model(gradient_steps)
-        start = time.perf_counter()
-        self.policy.set_training_mode(True)
-        self._update_learning_rate(self._policy_optimizers())
-        if self.ent_coef_optimizer is not None:
-            learning_rate = self.lr_schedule(self._current_progress_remaining)
-            update_learning_rate(self.ent_coef_optimizer, learning_rate * self.ent_coef_lr_factor)
-        for _ in range(gradient_steps):
-            self._n_updates += 1
-            if self._n_updates % self.policy_delay == 0:
-                self._update_policy(self.actor_batch_size or batch_size)
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.metrics.add_time("policy", time.perf_counter() - start)
-
-    def _policy_optimizers(self) -> list[th.optim.Optimizer]:
-        optimizers = [self.actor.optimizer]
-        if self.actor.latent_head is not None:
-            optimizers.append(self.actor.latent_optimizer)
-        if self.posterior.net is not None:
-            optimizers.append(self.posterior.optimizer)
-        return optimizers
-
-    def _update_policy(self, batch_size: int) -> None:
-        settings = self.update_settings()
-        self.actor.latent_temperature.fill_(settings.latent_ent_coef)
-        batch = PolicyBatch(*self.replay_buffer.sample_states(batch_size, self._vec_normalize_env))
-        batch = batch._replace(latents=self._relabel(batch.latents))
-        if self.actor.latent_head is not None:
-            # A buffer smaller than an episode may hold no start at all
-            n_starts = batch_size // 4 if len(self.replay_buffer.start_index) > 0 else 0
-            starts = self.replay_buffer.sample_starts(n_starts, self._vec_normalize_env)
-            batch = with_episode_starts(batch, starts, n_starts)
-        self._twin.refresh()
-        metrics, log_probs = update_actor(self._twin, batch, settings)
-        self.metrics.add(metrics)
-        if self.log_ent_coef is not None:
-            assert self.ent_coef_optimizer is not None and isinstance(self.target_entropy, float)
-            loss = entropy_coefficient_loss(self.log_ent_coef, log_probs, self.target_entropy)
-            self.ent_coef_optimizer.zero_grad()
-            loss.backward()
-            self.ent_coef_optimizer.step()
-            self.metrics.add({"ent_coef_loss": loss})
-        self.metrics.add({"ent_coef": settings.ent_coef, "beta": settings.beta})
 
     def dump_logs(self) -> None:
         self.metrics.record(self.logger)

@@ -76,7 +76,7 @@ def test_both_updates_learn_from_relabelled_latents(monkeypatch: pytest.MonkeyPa
         batches.append(batch)
         return update_actor(twin, batch, settings)
 
-    monkeypatch.setattr("sb3_rpg.rpg.update_actor", spy)
+    monkeypatch.setattr("sb3_rpg.training.update_actor", spy)
     model = small_rpg(latent_relabel=0.5).learn(40)
     stored: Any = model.replay_buffer
     known = th.as_tensor(stored.latents[: stored.size()]).flatten(0, 1)

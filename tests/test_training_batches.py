@@ -85,7 +85,7 @@ def test_actors_batch_is_normalised_and_has_as_many_episode_starts_again_as_a_qu
         batches.append(batch)
         return update_actor(twin, batch, settings)
 
-    monkeypatch.setattr("sb3_rpg.rpg.update_actor", spy)
+    monkeypatch.setattr("sb3_rpg.training.update_actor", spy)
     env = VecNormalize(labelled_vec_env(2, space=kind))
     small_rpg(env, "MultiInputPolicy" if kind == "dict" else "MlpPolicy", latent=latent).learn(30)
     observations: Any = batches[-1].observations
