@@ -118,16 +118,6 @@ _EXPERIMENTS = (
         seeds=20,
     ),
     Experiment(
-        name="maze_50k",
-        title="Exploration of the maze without reward, 50,000 steps (RPGMaze-v0)",
-        task=MAZE,
-        budget=50_000,
-        metrics=(Metric("coverage", every=2500),),
-        algorithms=(RPG, MBSAC_R, SAC_RND, *RANDOM),
-        baseline="mbsac_r",
-        seeds=3,
-    ),
-    Experiment(
         name="maze",
         title="Exploration of the maze without reward (RPGMaze-v0)",
         task=MAZE,
