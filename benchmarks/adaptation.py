@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
 #: where the maze's agent starts, so that fresh episodes differ from the trials
 START_NOISE = 0.2
-#: copies of the unchanged environment that modes are looked for in
-MODE_ENVS = 8
+#: copies of the environment wherever no trials are counted, at most
+COPIES = 10
 COLUMNS = ("label", "seed", "change", "trials", "unadapted", "best_trial", "adapted", "settings")
 
 
@@ -171,7 +171,7 @@ def measure(
     """
 
     def fresh(actor: Any, deterministic: bool) -> float:
-        env = change.make_env(1)
+        env = change.make_env(min(COPIES, protocol.episodes))
         env.seed(seed + 100)
         return evaluate(actor, env, robustness.metric, protocol.episodes, deterministic)
 
@@ -210,7 +210,7 @@ def find_candidates(model: BaseAlgorithm, robustness: Robustness, protocol: Prot
     if not isinstance(model, RPG) or model.latent_space.dim == 0:
         return None
     with isolated_randomness(seed):
-        env = robustness.unchanged(min(MODE_ENVS, protocol.latents))
+        env = robustness.unchanged(min(COPIES, protocol.latents))
         env.seed(seed)
         obs: Any = env.reset()
         trajectories = roll_out(model, env, sample_latents(model, obs[0], protocol.latents), robustness.descriptor)
