@@ -19,8 +19,8 @@ RPG, SAC, SAC_RND = Algorithm("rpg", "rpg"), Algorithm("sac", "sac"), Algorithm(
 MBSAC_R = Algorithm("mbsac_r", "rpg", {"latent": "none"})
 MBSAC = Algorithm("mbsac", "rpg", {"latent": "none"})  # where there is no bonus
 RPG_CATEGORICAL = Algorithm("rpg_categorical", "rpg", {"latent": "categorical"})
-#: what the defaults leave out for speed: float32, targets of as many imagined steps as the actor's, all replayed steps; the
-#: actor's states are named although they are the default, as its runs are known by their settings
+#: what is left out for speed: float32, targets of as many imagined steps as the actor's, all replayed steps; the actor's states
+#: are named although they are the default, as its runs are known by their settings
 PRECISE = {"precision": "fp32", "target_horizon": 3, "head_steps": None, "actor_batch_size": 256}
 RPG_PRECISE = Algorithm("rpg_precise", "rpg", PRECISE)
 RANDOM = tuple(Algorithm(name, name) for name in RANDOM_BASELINES)
@@ -62,8 +62,13 @@ def _rnd(label: str, **overrides: Any) -> Algorithm:
 _MAZE_GROUPS: Mapping[str, tuple[str, tuple[Algorithm, ...]]] = {
     "baselines": ("without z (mbsac_r), SAC with the same bonus (sac_rnd), chance", (MBSAC_R, SAC_RND, *RANDOM)),
     "speed": (
-        "what speed costs: targets of three steps (targets_3), float32 and heads that learn from all steps too (rpg_precise)",
-        (_rpg("targets_3", target_horizon=3), RPG_PRECISE),
+        "what speed costs: targets of one step (targets_1, without z: mbsac_r_targets_1), float32 and heads that learn from "
+        "all steps (rpg_precise)",
+        (
+            _rpg("targets_1", target_horizon=1),
+            _rpg("mbsac_r_targets_1", latent="none", target_horizon=1),
+            RPG_PRECISE,
+        ),
     ),
     "latent": (
         "distribution of z (rpg: Gaussian); none, alone (mbsac_r) and with a mixture of Gaussians as the policy (gmm)",
