@@ -19,8 +19,8 @@ RPG, SAC, SAC_RND = Algorithm("rpg", "rpg"), Algorithm("sac", "sac"), Algorithm(
 MBSAC_R = Algorithm("mbsac_r", "rpg", {"latent": "none"})
 MBSAC = Algorithm("mbsac", "rpg", {"latent": "none"})  # where there is no bonus
 RPG_CATEGORICAL = Algorithm("rpg_categorical", "rpg", {"latent": "categorical"})
-#: what is left out for speed: float32, targets of as many imagined steps as the actor's, all replayed steps; the actor's states
-#: are named although they are the default, as its runs are known by their settings
+#: what is left out for speed: float32, targets of as many imagined steps as the actor's, all replayed steps; the actor's
+#: states are named although they are the default, as its runs are known by their settings
 PRECISE = {"precision": "fp32", "target_horizon": 3, "head_steps": None, "actor_batch_size": 256}
 RPG_PRECISE = Algorithm("rpg_precise", "rpg", PRECISE)
 RANDOM = tuple(Algorithm(name, name) for name in RANDOM_BASELINES)

@@ -1,4 +1,4 @@
-"""Pictures of results: learning curves, who went where, and where actions are on the bandit."""
+"""Pictures of results: learning curves, and where actions are on the bandit; who went where is in :mod:`benchmarks.maps`."""
 
 from __future__ import annotations
 
@@ -192,42 +192,6 @@ def median_seed(curve: Curve, seeds: Collection[int]) -> int:
     finals = {seed: value for seed, value in zip(curve.seeds, curve.values[:, -1], strict=True) if seed in seeds}
     order = sorted(finals, key=lambda seed: finals[seed])
     return order[(len(order) - 1) // 2]
-
-
-def save_visits(path: Path, experiment: Experiment, folder: Path, curves: Mapping[str, Curve]) -> bool:
-    """
-    Draw where one run of each algorithm was, the median of those whose visits are there.
-
-    :param path: the PNG to write
-    :param experiment: the experiment
-    :param folder: folder of results
-    :param curves: its curves
-    :return: whether there was anything to draw
-    """
-    from sb3_rpg.envs.maze_plot import draw_visits
-    from sb3_rpg.envs.push_plot import draw_push_visits
-
-    draw = {"maze": draw_visits, "push": draw_push_visits}[experiment.task.vec_env]
-    files: dict[str, tuple[int, Path]] = {}
-    for label, curve in curves.items():
-        found = {seed: file for seed in curve.seeds if (file := folder / f"visits_{label}_{seed}.npz").is_file()}
-        if found:
-            seed = median_seed(curve, found)
-            files[label] = seed, found[seed]
-    if not files:
-        return False
-    plt = _pyplot()
-    figure, axes = plt.subplots(1, len(files), figsize=(4.6 * len(files), 4.9), squeeze=False, layout="constrained")
-    for ax, (label, (seed, file)) in zip(axes[0], files.items(), strict=True):
-        curve = curves[label]
-        final = curve.values[curve.seeds.index(seed), -1]
-        title = f"{label}, seed {seed}: {experiment.metric.name} {final:.2f}"
-        with np.load(file) as arrays:
-            latents = arrays["latents"][arrays["episodes"]] if "latents" in arrays else None
-            draw(ax, arrays["positions"], latents, title=title, size=3)
-    figure.suptitle(f"States visited in {experiment.budget:,} steps, coloured by z")
-    _save(figure, path)
-    return True
 
 
 def save_densities(path: Path, experiment: Experiment, folder: Path, curves: Mapping[str, Curve]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -55,3 +56,49 @@ def save_visits(path: Path, model: BaseAlgorithm, positions_of: Positions) -> No
         arrays["latents"] = latents[rows[chosen], envs[chosen]].astype(np.float16)
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, **arrays)
+
+
+class Visits(NamedTuple):
+    """What :func:`save_visits` has written of a run."""
+
+    #: (x, y) of the visited states, episode after episode, (N, 2)
+    positions: npt.NDArray[np.float64]
+    #: episode of each of them, (N,)
+    episodes: npt.NDArray[np.int64]
+    #: environment step that each episode began at, ascending, (E,)
+    steps: npt.NDArray[np.int64]
+    #: z of each episode, (E, d); None where there is none
+    latents: npt.NDArray[np.float64] | None
+
+    def episodes_between(self, first: int, last: int) -> npt.NDArray[np.int64]:
+        """
+        :param first: environment step
+        :param last: a later one
+        :return: the episodes that began in the meantime, the first step included, (K,)
+        """
+        return np.flatnonzero((self.steps >= first) & (self.steps < last))
+
+    def trajectories(self, episodes: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """
+        :param episodes: K episodes
+        :return: their positions, (K, T, 2); an episode that is shorter than the longest one rests at its end
+        """
+        parts = [self.positions[self.episodes == episode] for episode in np.asarray(episodes).tolist()]
+        longest = max((len(part) for part in parts), default=0)
+        padded = [np.concatenate([part, np.repeat(part[-1:], longest - len(part), axis=0)]) for part in parts]
+        return np.stack(padded) if padded else np.zeros((0, 0, 2))
+
+
+def load_visits(path: Path) -> Visits:
+    """
+    :param path: a file of :func:`save_visits`
+    :return: its content
+    """
+    with np.load(path) as arrays:
+        latents = arrays["latents"].astype(np.float64) if "latents" in arrays else None
+        return Visits(
+            arrays["positions"].astype(np.float64),
+            arrays["episodes"].astype(np.int64),
+            arrays["steps"].astype(np.int64),
+            latents,
+        )

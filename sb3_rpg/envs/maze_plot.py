@@ -61,7 +61,7 @@ def _category_colors(n_categories: int) -> FloatArray:
     return _oklab_to_rgb(np.stack([lightness, 0.13 * np.cos(angles), 0.13 * np.sin(angles)], axis=-1))
 
 
-def latent_colors(latents: npt.ArrayLike) -> FloatArray:
+def latent_colors(latents: npt.ArrayLike, among: npt.ArrayLike | None = None) -> FloatArray:
     """
     One colour a latent: similar latents look similar.
 
@@ -71,26 +71,37 @@ def latent_colors(latents: npt.ArrayLike) -> FloatArray:
     colours evenly.
 
     :param latents: integer codes of shape (n,), or latents of shape (n, d)
+    :param among: the latents that colours are shared out to, of the same kind, for several pictures in which a latent should
+        keep its colour; those of this one when ``None``
     :return: sRGB colours in [0, 1], shape (n, 3)
     :raises ValueError: if the shape is none of these or a latent is NaN or infinite
     """
     latents = np.asarray(latents)
-    categories = _categories(latents)
+    among = latents if among is None else np.asarray(among)
+    categories = _categories(among)
     if categories is not None:
         if categories.size and categories.min() < 0:
             raise ValueError(f"latents must not hold negative codes, got {categories.min()}; count categories from 0")
-        n_categories = latents.shape[1] if latents.ndim == 2 else int(categories.max(initial=0)) + 1
-        return _category_colors(n_categories)[categories]
+        n_categories = among.shape[1] if among.ndim == 2 else int(categories.max(initial=0)) + 1
+        chosen = latents if latents.ndim == 1 else latents.argmax(axis=1)
+        return _category_colors(n_categories)[chosen]
     if latents.ndim != 2 or latents.shape[1] == 0:
         raise ValueError(f"latents must be integers of shape (n,) or have shape (n, d), got {latents.shape}; add an axis")
-    latents = latents.astype(np.float64)
-    if not np.isfinite(latents).all():
+    if among.shape[1:] != latents.shape[1:]:
+        raise ValueError(
+            f"among must hold latents of shape (m, {latents.shape[1]}), got {among.shape}; take those of one model"
+        )
+    latents, among = latents.astype(np.float64), among.astype(np.float64)
+    if not (np.isfinite(latents).all() and np.isfinite(among).all()):
         raise ValueError("latents must be finite, got NaN or infinity; drop those rows first")
     if len(latents) == 0:
         return np.zeros((0, 3))
-    centred = latents - latents.mean(axis=0)
-    left, singular_values, axes = np.linalg.svd(centred, full_matrices=False)
-    components = left[:, :2] * np.sqrt(len(latents)) * (singular_values[:2] > 1e-9 * (1.0 + singular_values[0]))
+    centre = among.mean(axis=0)
+    _, singular_values, axes = np.linalg.svd(among - centre, full_matrices=False)
+    spread = singular_values[:2]
+    # Where all are alike there is no component
+    scale = np.where(spread > 1e-9 * (1.0 + spread[0]), np.sqrt(len(among)) / np.maximum(spread, 1e-300), 0.0)
+    components = (latents - centre) @ axes[:2].T * scale
     # The sign of a component is arbitrary; fix it, so that the same latents get the same colours on every machine.
     components = components * np.sign(axes[:2][np.arange(len(axes[:2])), np.abs(axes[:2]).argmax(axis=1)])
     u, v = (components[:, i] if i < components.shape[1] else np.zeros(len(latents)) for i in range(2))
@@ -142,6 +153,7 @@ def draw_visits(
     latents: npt.ArrayLike | None = None,
     *,
     trajectories: bool = False,
+    among: npt.ArrayLike | None = None,
     title: str | None = None,
     size: float = 4.0,
     alpha: float = 0.7,
@@ -155,6 +167,7 @@ def draw_visits(
     :param latents: one latent a position or an episode: shape (n, d) or (episodes, d), or integer codes of shape (n,) or
         (episodes,); one colour for all when ``None``
     :param trajectories: connect the positions of each episode by a line; needs positions by episode
+    :param among: the latents that colours are shared out to, see :func:`latent_colors`
     :param title: title of the axes
     :param size: area of a marker, in points squared
     :param alpha: opacity of the markers
@@ -177,7 +190,7 @@ def draw_visits(
                 "select the same rows from both"
             )
         categories = _categories(latents)
-        colors = latent_colors(latents)
+        colors = latent_colors(latents, among)
     geometry(ax, title)
     if trajectories:
         from matplotlib.collections import LineCollection
@@ -186,7 +199,7 @@ def draw_visits(
     per_position = np.repeat(colors, positions.shape[1], axis=0) if positions.ndim == 3 else colors
     x, y = positions.reshape(-1, 2).T
     ax.scatter(x, y, s=size, c=per_position, alpha=alpha, linewidths=0, zorder=2, rasterized=True)
-    if categories is not None:
+    if categories is not None and categories.size:
         # Empty scatters, so that the legend shows full colours at a readable size.
         for category in np.unique(categories).tolist():
             color = colors[np.flatnonzero(categories == category)[0]]

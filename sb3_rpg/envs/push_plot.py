@@ -59,6 +59,7 @@ def draw_push_visits(
     latents: npt.ArrayLike | None = None,
     *,
     trajectories: bool = False,
+    among: npt.ArrayLike | None = None,
     title: str | None = None,
     size: float = 4.0,
     alpha: float = 0.7,
@@ -70,6 +71,7 @@ def draw_push_visits(
     :param positions: see :func:`~sb3_rpg.envs.maze_plot.draw_visits`, as for all that follow
     :param latents: one a position or an episode
     :param trajectories: connect the positions of each episode by a line
+    :param among: the latents that colours are shared out to
     :param title: title of the axes
     :param size: area of a marker, in points squared
     :param alpha: opacity of the markers
@@ -77,5 +79,13 @@ def draw_push_visits(
     :raises ValueError: if the shapes do not match
     """
     return draw_visits(
-        ax, positions, latents, trajectories=trajectories, title=title, size=size, alpha=alpha, geometry=draw_push
+        ax,
+        positions,
+        latents,
+        trajectories=trajectories,
+        among=among,
+        title=title,
+        size=size,
+        alpha=alpha,
+        geometry=draw_push,
     )

@@ -16,6 +16,7 @@ from benchmarks.report import final_scores, main, make_table, report
 from benchmarks.results import Results, write_curve
 from benchmarks.runs import Row, write_json
 from benchmarks.schema import Algorithm, Experiment, Group, Metric
+from benchmarks.visits import load_visits
 from tests.benchmarks.conftest import maze_experiment
 
 STEPS = (0, 100, 200, 300)
@@ -167,12 +168,24 @@ def test_report_writes_table_and_figures(tmp_path: Path, experiment: Experiment,
             np.savez_compressed(tmp_path / f"visits_{label}_{seed}.npz", **arrays)
     images = tmp_path / "images"
     written = report(experiment, tmp_path, images)
-    assert written == [tmp_path / "table.md", images / "tiny_maze.png", images / "tiny_maze_visits.png"]
+    pictures = [images / f"tiny_maze{suffix}.png" for suffix in ("", "_visits", "_trajectories")]
+    assert written == [tmp_path / "table.md", *pictures]
     assert capsys.readouterr().out.strip() == written[0].read_text().strip()
     before = [path.read_bytes() for path in written]
     assert all(before)
     # Drawing again changes nothing, so that git sees no difference
     assert [path.read_bytes() for path in report(experiment, tmp_path, images)] == before
+
+
+def test_stages_are_told_apart_and_short_episodes_rest_at_their_end(tmp_path: Path) -> None:
+    positions, episodes = np.arange(14.0).reshape(7, 2), np.array([0, 0, 0, 1, 2, 2, 2])
+    np.savez(tmp_path / "visits.npz", positions=positions, episodes=episodes, steps=np.array([0, 50, 100]))
+    visits = load_visits(tmp_path / "visits.npz")
+    assert visits.latents is None
+    stages = [visits.episodes_between(first, last).tolist() for first, last in ((0, 50), (50, 101), (101, 150))]
+    assert stages == [[0], [1, 2], []]
+    np.testing.assert_array_equal(visits.trajectories([1, 2]), [[[6, 7], [6, 7], [6, 7]], [[8, 9], [10, 11], [12, 13]]])
+    assert visits.trajectories([]).shape == (0, 0, 2)
 
 
 def test_the_run_that_is_drawn_is_neither_the_best_nor_the_worst() -> None:

@@ -61,6 +61,16 @@ def test_colors_do_not_depend_on_units() -> None:
     np.testing.assert_allclose(latent_colors(latents), latent_colors(10 * latents + 3), atol=1e-9)
 
 
+@pytest.mark.parametrize("latents", [np.random.default_rng(0).normal(size=(50, 4)), np.eye(9)[np.arange(50) % 9]])
+def test_a_latent_keeps_its_color_among_the_same_latents(latents: np.ndarray) -> None:
+    colors = latent_colors(latents)
+    np.testing.assert_allclose(latent_colors(latents[5:15], among=latents), colors[5:15], atol=1e-9)
+    codes = np.arange(9)
+    np.testing.assert_array_equal(latent_colors(codes[2:4], among=codes), latent_colors(codes)[2:4])
+    with pytest.raises(ValueError, match=r"among must hold latents of shape \(m, 3\), got \(50, 4\)"):
+        latent_colors(np.zeros((5, 3)), among=np.full((50, 4), 0.5))
+
+
 def test_one_gaussian_latent_is_grey() -> None:
     assert np.ptp(latent_colors(np.zeros((3, 5))), axis=-1).max() < 0.02
 
