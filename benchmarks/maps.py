@@ -31,20 +31,35 @@ def median_visits(folder: Path, curves: Mapping[str, Curve]) -> dict[str, tuple[
     return chosen
 
 
-def save_visits(path: Path, experiment: Experiment, folder: Path, curves: Mapping[str, Curve]) -> bool:
+def save_maps(images: Path, experiment: Experiment, folder: Path, curves: Mapping[str, Curve]) -> list[Path]:
     """
-    Draw where one run of each algorithm was, the median of those whose visits are there.
+    Draw one run of each algorithm, the median of those whose visits are there.
 
-    :param path: the PNG to write
+    :param images: folder of the figures
     :param experiment: the experiment
     :param folder: folder of results
     :param curves: its curves
-    :return: whether there was anything to draw
+    :return: what was written
     """
     chosen = median_visits(folder, curves)
     if not chosen:
-        return False
+        return []
     draw = _drawing(experiment)
+    figures = {
+        "visits": _draw_visits(experiment, curves, chosen, draw),
+        "trajectories": _draw_trajectories(experiment, chosen, draw),
+    }
+    written = []
+    for name, figure in figures.items():
+        written.append(images / f"{experiment.name}_{name}.png")
+        _save(figure, written[-1])
+    return written
+
+
+def _draw_visits(
+    experiment: Experiment, curves: Mapping[str, Curve], chosen: Mapping[str, tuple[int, Visits]], draw: Any
+) -> Any:
+    """Where the runs were in all of training."""
     plt = _pyplot()
     figure, axes = plt.subplots(1, len(chosen), figsize=(4.6 * len(chosen), 4.9), squeeze=False, layout="constrained")
     for ax, (label, (seed, visits)) in zip(axes[0], chosen.items(), strict=True):
@@ -54,24 +69,11 @@ def save_visits(path: Path, experiment: Experiment, folder: Path, curves: Mappin
         latents = None if visits.latents is None else visits.latents[visits.episodes]
         draw(ax, visits.positions, latents, title=title, size=3)
     figure.suptitle(f"States visited in {experiment.budget:,} steps, coloured by z")
-    _save(figure, path)
-    return True
+    return figure
 
 
-def save_trajectories(path: Path, experiment: Experiment, folder: Path, curves: Mapping[str, Curve]) -> bool:
-    """
-    Draw the trajectories of the same runs at several stages, a row an algorithm, in colours that a z keeps through its row.
-
-    :param path: the PNG to write
-    :param experiment: the experiment
-    :param folder: folder of results
-    :param curves: its curves
-    :return: whether there was anything to draw
-    """
-    chosen = median_visits(folder, curves)
-    if not chosen:
-        return False
-    draw = _drawing(experiment)
+def _draw_trajectories(experiment: Experiment, chosen: Mapping[str, tuple[int, Visits]], draw: Any) -> Any:
+    """The trajectories of several stages, a row an algorithm, in colours that a z keeps through its row."""
     plt = _pyplot()
     size = (3.0 * len(STAGES) + 0.9, 3.1 * len(chosen) + 0.6)
     figure, axes = plt.subplots(len(chosen), len(STAGES), figsize=size, squeeze=False, layout="constrained")
@@ -95,8 +97,7 @@ def save_trajectories(path: Path, experiment: Experiment, folder: Path, curves: 
                 ax.get_legend().remove()
         row[0].set_ylabel(f"{label}, seed {seed}")
     figure.suptitle(f"Trajectories of the {WINDOW:.0%} of the budget before each step, coloured by z")
-    _save(figure, path)
-    return True
+    return figure
 
 
 def _drawing(experiment: Experiment) -> Any:

@@ -1,8 +1,8 @@
 """
 Figures and tables of results: ``python -m benchmarks.report <experiment>``.
 
-Writes ``docs/images/<experiment>.png``, over steps or over time (``--x``), for mazes and the bandit pictures of who went where
-beside it, and ``table.md`` beside the results, which is printed too.
+Writes ``docs/images/<experiment>.png``, over steps or over time (``--x``), for mazes and the bandit pictures of where the
+agents were beside it, and ``table.md`` beside the results, which is printed too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.bootstrap import ROOT
 from benchmarks.experiments import find_experiment
 from benchmarks.figures import AXES, Curve, load_curves, save_curves, save_densities
-from benchmarks.maps import save_trajectories, save_visits
+from benchmarks.maps import save_maps
 from benchmarks.results import Results
 from benchmarks.run import locations
 from benchmarks.runs import RESULTS, write_text
@@ -171,10 +171,7 @@ def report(experiment: Experiment, folder: Path, images: Path, x: str = "steps")
     if experiment.task.vec_env != "zoo":
         shown = experiment.groups[0].labels if experiment.groups else curves
         seen = {label: curve for label, curve in curves.items() if label in shown}
-        for suffix, save in (("visits", save_visits), ("trajectories", save_trajectories)):
-            path = images / f"{experiment.name}_{suffix}.png"
-            if save(path, experiment, folder, seen):
-                written.append(path)
+        written += save_maps(images, experiment, folder, seen)
     densities = images / f"{experiment.name}_densities.png"
     if save_densities(densities, experiment, folder, curves):
         written.append(densities)

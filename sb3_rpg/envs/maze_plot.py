@@ -74,22 +74,24 @@ def latent_colors(latents: npt.ArrayLike, among: npt.ArrayLike | None = None) ->
     :param among: the latents that colours are shared out to, of the same kind, for several pictures in which a latent should
         keep its colour; those of this one when ``None``
     :return: sRGB colours in [0, 1], shape (n, 3)
-    :raises ValueError: if the shape is none of these or a latent is NaN or infinite
+    :raises ValueError: if the shape is none of these, a latent is NaN or infinite, or ``among`` is of another kind
     """
     latents = np.asarray(latents)
     among = latents if among is None else np.asarray(among)
-    categories = _categories(among)
-    if categories is not None:
+    categories, all_categories = _categories(latents), _categories(among)
+    if categories is not None and all_categories is not None:
         if categories.size and categories.min() < 0:
             raise ValueError(f"latents must not hold negative codes, got {categories.min()}; count categories from 0")
-        n_categories = among.shape[1] if among.ndim == 2 else int(categories.max(initial=0)) + 1
-        chosen = latents if latents.ndim == 1 else latents.argmax(axis=1)
-        return _category_colors(n_categories)[chosen]
+        n_categories = among.shape[1] if among.ndim == 2 else int(all_categories.max(initial=0)) + 1
+        if categories.max(initial=0) >= max(n_categories, 1):
+            raise ValueError(f"among must hold all categories of latents, got {n_categories} of them; take those of one model")
+        return _category_colors(n_categories)[categories]
     if latents.ndim != 2 or latents.shape[1] == 0:
         raise ValueError(f"latents must be integers of shape (n,) or have shape (n, d), got {latents.shape}; add an axis")
-    if among.shape[1:] != latents.shape[1:]:
+    if among.shape[1:] != latents.shape[1:] or (len(latents) and (categories is None) != (all_categories is None)):
         raise ValueError(
-            f"among must hold latents of shape (m, {latents.shape[1]}), got {among.shape}; take those of one model"
+            f"among must hold latents of the same kind, of shape (m, {latents.shape[1]}), got {among.shape}; "
+            "take those of one model"
         )
     latents, among = latents.astype(np.float64), among.astype(np.float64)
     if not (np.isfinite(latents).all() and np.isfinite(among).all()):

@@ -67,8 +67,18 @@ def test_a_latent_keeps_its_color_among_the_same_latents(latents: np.ndarray) ->
     np.testing.assert_allclose(latent_colors(latents[5:15], among=latents), colors[5:15], atol=1e-9)
     codes = np.arange(9)
     np.testing.assert_array_equal(latent_colors(codes[2:4], among=codes), latent_colors(codes)[2:4])
-    with pytest.raises(ValueError, match=r"among must hold latents of shape \(m, 3\), got \(50, 4\)"):
+    assert latent_colors(latents[:0], among=latents).shape == (0, 3)
+
+
+def test_colors_among_latents_of_another_kind_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"among must hold latents of the same kind, of shape \(m, 3\), got \(50, 4\)"):
         latent_colors(np.zeros((5, 3)), among=np.full((50, 4), 0.5))
+    with pytest.raises(ValueError, match="of the same kind"):
+        latent_colors(np.full((5, 4), 0.5), among=np.eye(4))
+    with pytest.raises(ValueError, match="all categories of latents, got 3 of them"):
+        latent_colors(np.array([0, 3]), among=np.arange(3))
+    with pytest.raises(ValueError, match="negative codes, got -1"):
+        latent_colors(np.array([0, -1]), among=np.arange(3))
 
 
 def test_one_gaussian_latent_is_grey() -> None:
