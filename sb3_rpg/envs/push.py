@@ -25,7 +25,7 @@ from sb3_rpg.envs.push_core import (
     wall_cells,
 )
 
-OBS_DIM = 6
+OBS_DIM = 8
 START_NOISE = 0.1
 
 _PIXELS_PER_UNIT = 12
@@ -34,17 +34,18 @@ _MARGIN = 24  # pixels; makes the image 336 x 336, which video encoders take wit
 
 def push_observation(core: PushCore) -> npt.NDArray[np.float32]:
     """
-    What the agents see: the robot's position in cells, its velocity in units a step, the box's position in cells.
+    What the agents see: the robot's position in cells and velocity in units a step, then the box's.
 
-    AntPush's observation has joints and time in their stead; time decides nothing here.
+    AntPush's observation has joints and time too, and not the box's velocity: here the state is complete.
 
     :param core: the robots
-    :return: observations of shape (n_agents, 6)
+    :return: observations of shape (n_agents, 8)
     """
     observations = np.empty((core.n_agents, OBS_DIM), dtype=np.float32)
     observations[:, 0:2] = core.positions / CELL_SIZE
     observations[:, 2:4] = core.velocities
     observations[:, 4:6] = core.boxes / CELL_SIZE
+    observations[:, 6:8] = core.box_velocities
     return observations
 
 
@@ -52,9 +53,9 @@ def push_positions_of(observations: npt.ArrayLike) -> FloatArray:
     """
     Recover the robot's positions from observations, for instance from those in a replay buffer.
 
-    :param observations: observations of shape (..., 6)
+    :param observations: observations of shape (..., 8)
     :return: (x, y) positions of shape (..., 2), correct to single precision
-    :raises ValueError: if the last axis is not of length 6
+    :raises ValueError: if the last axis is not of length 8
     """
     observations = np.asarray(observations, dtype=np.float64)
     if observations.ndim == 0 or observations.shape[-1] != OBS_DIM:
@@ -68,11 +69,11 @@ def push_spaces() -> tuple[spaces.Box[np.float32], spaces.Box[np.float32]]:
     """
     Spaces of the push task.
 
-    :return: observation space (6,) and action space [-1, 1]^2
+    :return: observation space (8,) and action space [-1, 1]^2
     """
     lower, upper = np.array(LOWER_CORNER) / CELL_SIZE, np.array(UPPER_CORNER) / CELL_SIZE
-    low = np.concatenate([lower, [-MAX_SPEED] * 2, lower]).astype(np.float32)
-    high = np.concatenate([upper, [MAX_SPEED] * 2, upper]).astype(np.float32)
+    low = np.concatenate([lower, [-MAX_SPEED] * 2] * 2).astype(np.float32)
+    high = np.concatenate([upper, [MAX_SPEED] * 2] * 2).astype(np.float32)
     return spaces.Box(low, high, dtype=np.float32), spaces.Box(-1.0, 1.0, shape=(2,), dtype=np.float32)
 
 
@@ -181,7 +182,7 @@ class PushEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
 
         :param seed: seed of the start's noise
         :param options: not used
-        :return: observation of shape (6,), info
+        :return: observation of shape (8,), info
         """
         super().reset(seed=seed)
         self.core.reset(starts=draw_start(self.np_random, self.start_noise))
@@ -192,7 +193,7 @@ class PushEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
         Move once.
 
         :param action: wanted velocity, shape (2,), clipped to [-1, 1]
-        :return: observation of shape (6,), reward, terminated (always False), truncated (always False), info
+        :return: observation of shape (8,), reward, terminated (always False), truncated (always False), info
         :raises ValueError: if the shape is wrong or the action is NaN or infinite
         """
         action = np.asarray(action)

@@ -112,6 +112,25 @@ def push_along(robots: FloatArray, boxes: FloatArray, axis: int, distances: Floa
     return np.where(pushes, signs * gaps + pushed, travels), np.where(pushes, pushed, 0.0)
 
 
+def slide_along(robots: FloatArray, boxes: FloatArray, axis: int, distances: FloatArray) -> FloatArray:
+    """
+    Let boxes go on along an axis until a wall or their robot, which they do not move, stops them.
+
+    :param robots: their robots' centres, shape (n, 2)
+    :param boxes: their centres, shape (n, 2)
+    :param axis: 0 for x, 1 for y
+    :param distances: how far they would go, signed, shape (n,)
+    :return: how far they do go, shape (n,)
+    """
+    travels = free_travel(boxes, BOX_HALF, axis, distances)
+    signs = np.where(travels < 0.0, -1.0, 1.0)
+    offsets = robots - boxes
+    reach = ROBOT_HALF + BOX_HALF
+    gaps = signs * offsets[:, axis] - reach  # negative for a robot behind or beside the box
+    meets = (np.abs(offsets[:, 1 - axis]) < reach - _GRAZE) & (gaps > -_GRAZE) & (np.abs(travels) > gaps)
+    return np.where(meets, signs * np.maximum(gaps, 0.0), travels)
+
+
 def _touch_nothing(robots: FloatArray, boxes: FloatArray, moves: FloatArray) -> bool:
     """Whether no move comes near a wall or a box: then the rest, which would find the same, can be left out."""
     lengths = np.abs(moves)
@@ -127,8 +146,10 @@ class PushCore:
 
     A robot is a square of side 2, about as wide as the ant. Its velocity follows the wanted one, ``clip(action, -1, 1)``
     units a step, with a lag: ``v += 0.2 * (wanted - v)``. It then moves along x and along y, by exactly that much or up to the
-    wall or the jammed box that stops it, which also stops its velocity. The box has no momentum: it moves when, and as far
-    as, it is pushed.
+    wall or the jammed box that stops it, which also stops its velocity.
+
+    The box is as AntPush's: next to nothing in weight, and its slides have no friction. Where it is pushed, it takes on the
+    robot's velocity, and it keeps it when the robot falls behind, until a wall or the robot stops it.
 
     :param n_agents: number of robots
     :raises ValueError: if ``n_agents`` is not positive
@@ -145,6 +166,8 @@ class PushCore:
         """Movements of the last step, shape (n_agents, 2)."""
         self.boxes: FloatArray = np.tile(np.array(BOX_START), (n_agents, 1))
         """Centres of the boxes, shape (n_agents, 2)."""
+        self.box_velocities: FloatArray = np.zeros((n_agents, 2))
+        """Velocities that the boxes go on with, shape (n_agents, 2)."""
 
     def reset(self, agents: npt.ArrayLike | None = None, starts: npt.ArrayLike | None = None) -> FloatArray:
         """
@@ -161,13 +184,15 @@ class PushCore:
         limit = CELL_SIZE / 2 - ROBOT_HALF
         if not (np.abs(places) <= limit).all():
             raise ValueError(f"starts must be within [-{limit:g}, {limit:g}] of the origin, got {places}; move them inside")
-        self.positions, self.velocities, self.boxes = self.positions.copy(), self.velocities.copy(), self.boxes.copy()
-        self.positions[index], self.velocities[index], self.boxes[index] = places, 0.0, BOX_START
+        self.positions, self.velocities = self.positions.copy(), self.velocities.copy()
+        self.boxes, self.box_velocities = self.boxes.copy(), self.box_velocities.copy()
+        self.positions[index], self.velocities[index] = places, 0.0
+        self.boxes[index], self.box_velocities[index] = BOX_START, 0.0
         return self.positions
 
     def step(self, actions: npt.ArrayLike) -> FloatArray:
         """
-        Move every robot once.
+        Move every robot, and the boxes that are on their way, once.
 
         :param actions: wanted velocities in units a step, shape (n_agents, 2), clipped to [-1, 1]
         :return: new positions, shape (n_agents, 2)
@@ -184,15 +209,20 @@ class PushCore:
             raise ValueError(f"actions must be finite, got {bad}; check the policy's output for NaN")
         wanted = MAX_SPEED * np.minimum(np.maximum(actions, -1.0), 1.0)
         moves = self.velocities + RESPONSE * (wanted - self.velocities)
-        if _touch_nothing(self.positions, self.boxes, moves):
+        if not self.box_velocities.any() and _touch_nothing(self.positions, self.boxes, moves):
             self.positions, self.velocities = self.positions + moves, moves
             return self.positions
-        positions, boxes = self.positions.copy(), self.boxes.copy()
+        positions, boxes, box_velocities = self.positions.copy(), self.boxes.copy(), self.box_velocities.copy()
         for axis in range(2):
+            slid = slide_along(positions, boxes, axis, box_velocities[:, axis])
+            boxes[:, axis] += slid
             moves[:, axis], pushed = push_along(positions, boxes, axis, moves[:, axis])
             positions[:, axis] += moves[:, axis]
             boxes[:, axis] += pushed
-        self.positions, self.velocities, self.boxes = positions, moves, boxes
+            kept = np.where(slid == box_velocities[:, axis], slid, 0.0)  # nothing bounces
+            box_velocities[:, axis] = np.where(pushed != 0.0, moves[:, axis], kept)
+        self.positions, self.velocities = positions, moves
+        self.boxes, self.box_velocities = boxes, box_velocities
         return positions
 
     def distances(self) -> FloatArray:

@@ -19,6 +19,8 @@ from sb3_rpg.envs.push import (
 )
 from sb3_rpg.envs.push_core import EPISODE_LENGTH, PushCore
 
+_STATE = ("positions", "velocities", "boxes", "box_velocities")
+
 
 class PushVecEnv(BatchedVecEnv):
     """
@@ -56,13 +58,11 @@ class PushVecEnv(BatchedVecEnv):
         return push_observation(self.core)[indices], [infos[i] for i in indices]
 
     def _task_state(self) -> dict[str, Any]:
-        core = self.core
-        return {"positions": core.positions.copy(), "velocities": core.velocities.copy(), "boxes": core.boxes.copy()}
+        return {name: getattr(self.core, name).copy() for name in _STATE}
 
     def _load_task_state(self, state: dict[str, Any]) -> None:
-        self.core.positions = state["positions"].copy()
-        self.core.velocities = state["velocities"].copy()
-        self.core.boxes = state["boxes"].copy()
+        for name in _STATE:
+            setattr(self.core, name, state[name].copy())
 
     def _image(self, index: int) -> raster.Image:
         return push_image(self.core.positions[index], self.core.boxes[index])

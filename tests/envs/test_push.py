@@ -58,19 +58,21 @@ def test_observation() -> None:
     env = PushEnv()
     obs, info = env.reset(seed=0)
     assert set(info) == {"position", "box", "is_success"}
-    assert obs.shape == (6,) and obs.dtype == np.float32
-    before = info["position"]
+    assert obs.shape == (8,) and obs.dtype == np.float32
+    before, sliding = info, 0
     for action in AHEAD[:30]:
         obs, *_, info = env.step(action)
         np.testing.assert_allclose(obs[:2], info["position"] / 8, rtol=1e-6)
-        np.testing.assert_allclose(obs[2:4], info["position"] - before, atol=1e-6)
-        np.testing.assert_allclose(obs[4:], info["box"] / 8, rtol=1e-6)
+        np.testing.assert_allclose(obs[2:4], info["position"] - before["position"], atol=1e-6)
+        np.testing.assert_allclose(obs[4:6], info["box"] / 8, rtol=1e-6)
+        np.testing.assert_array_equal(obs[6:], env.core.box_velocities[0].astype(np.float32))
+        sliding += bool(obs[6:].any())
         np.testing.assert_allclose(push_positions_of(obs), info["position"], atol=1e-5)
-        before = info["position"]
-    assert info["box"][1] > 9
+        before = info
+    assert info["box"][1] > 9 and sliding > 5
     info["box"][:] = 0.0  # the caller may change it
     assert env.core.boxes[0, 1] > 9
-    with pytest.raises(ValueError, match=r"observations must have shape \(..., 6\), got \(28,\)"):
+    with pytest.raises(ValueError, match=r"observations must have shape \(..., 8\), got \(28,\)"):
         push_positions_of(np.zeros(28))
 
 

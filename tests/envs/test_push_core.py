@@ -110,18 +110,46 @@ def test_the_first_steps_pay_ahead_and_cost_to_the_left() -> None:
     assert ahead.distances()[0] < start.distances()[0] < left.distances()[0]
 
 
-def test_a_box_pushed_ahead_however_little_cannot_be_pushed_aside() -> None:
+def test_a_box_touched_from_below_slides_ahead_and_cannot_be_pushed_aside() -> None:
     core = PushCore()
     core.reset(starts=(0.0, 2.99))
     core.step([(0, 1)])
-    assert 8.0 < core.boxes[0, 1] < 8.25
-    before = core.boxes.copy()
+    assert 8.0 < core.boxes[0, 1] < 8.25 and core.box_velocities[0, 1] == core.velocities[0, 1] > 0
+    for _ in range(5):  # the robot turns back
+        core.step([(0, -1)])
+    assert 8.25 < core.boxes[0, 1] < 16
     core.positions = np.array([[-6.0, 8.0]])  # beside it, on the left
     core.velocities = np.zeros((1, 2))
     for _ in range(20):
         core.step([(1, 0)])
-    np.testing.assert_array_equal(core.boxes, before)
+        assert core.boxes[0, 0] == 0.0
     np.testing.assert_allclose(core.positions[0], [-5, 8])
+
+
+def test_a_box_goes_on_alone_until_a_wall_stops_it() -> None:
+    core = PushCore()
+    core.positions, core.velocities = np.array([[-5.5, 8.0]]), np.array([[0.9, 0.0]])
+    core.step([(-1.0, 0.0)])  # touches it, braking
+    speed = core.velocities[0, 0]
+    assert speed > 0
+    np.testing.assert_allclose(core.boxes[0], [-5.5 + speed + ROBOT_HALF + BOX_HALF, 8])
+    for _ in range(30):
+        before = core.boxes[0, 0]
+        core.step([(-1.0, 0.0)])
+        assert core.boxes[0, 0] == pytest.approx(min(before + speed, 8.0))
+        assert core.box_velocities[0, 0] == (speed if core.boxes[0, 0] < 8.0 else 0.0)
+    np.testing.assert_array_equal(core.boxes[0], [8, 8])
+
+
+def test_a_robot_in_its_way_stops_a_box() -> None:
+    core = PushCore()
+    core.positions = np.array([[8.0, 8.0]])
+    core.box_velocities = np.array([[0.7, 0.0]])
+    for _ in range(10):
+        core.step([(0.0, 0.0)])
+    np.testing.assert_allclose(core.boxes[0], [8.0 - ROBOT_HALF - BOX_HALF, 8])
+    np.testing.assert_array_equal(core.box_velocities, [[0, 0]])
+    np.testing.assert_array_equal(core.positions, [[8, 8]])
 
 
 # --- motion -----------------------------------------------------------------------------------------------------------
@@ -176,21 +204,26 @@ def action_sequences(draw: st.DrawFn) -> np.ndarray:
 
 @settings(max_examples=60, deadline=None)
 @given(action_sequences())
-def test_nothing_penetrates_and_boxes_move_only_by_a_push(actions: np.ndarray) -> None:
+def test_nothing_penetrates_and_boxes_take_their_speed_from_the_robot_alone(actions: np.ndarray) -> None:
     core = PushCore()
     core.reset(starts=(0.05, -0.05))
     for action in actions:
-        robot, box = core.positions[0], core.boxes[0]
+        robot, box, speed = core.positions[0], core.boxes[0], core.box_velocities[0]
         core.step(action[None])
         assert_legal(core)
         assert np.abs(core.velocities).max() <= 1.0
         np.testing.assert_allclose(core.positions[0], robot + core.velocities[0], atol=1e-12)
-        moved = core.boxes[0] - box
-        for axis in np.flatnonzero(moved):
-            # By the robot, which is at its side now, in the direction that the robot went, no further than it
-            assert moved[axis] * core.velocities[0, axis] > 0 and abs(moved[axis]) <= abs(core.velocities[0, axis]) + TOLERANCE
-            assert abs(core.boxes[0, axis] - core.positions[0, axis]) == pytest.approx(ROBOT_HALF + BOX_HALF, abs=TOLERANCE)
-            assert abs(core.boxes[0] - core.positions[0])[1 - axis] < ROBOT_HALF + BOX_HALF + 1.0
+        moved, kept = core.boxes[0] - box, core.box_velocities[0]
+        for axis in range(2):
+            if kept[axis] == speed[axis]:  # on its own, at rest or as before
+                assert moved[axis] == pytest.approx(speed[axis], abs=TOLERANCE)
+            elif kept[axis] == 0.0:  # stopped, on its way or where it was pushed to
+                assert abs(moved[axis]) <= max(abs(speed[axis]), 1.0) + TOLERANCE
+            else:  # by the robot, which is at its side now, and went the same way
+                assert kept[axis] == core.velocities[0, axis] and moved[axis] * kept[axis] > 0
+                offsets = np.abs(core.boxes[0] - core.positions[0])
+                assert offsets[axis] == pytest.approx(ROBOT_HALF + BOX_HALF, abs=TOLERANCE)
+                assert offsets[1 - axis] < ROBOT_HALF + BOX_HALF + 2.0
         # It has slid along one corridor alone
         assert box[0] == 0.0 or box[1] == 8.0
 
@@ -208,7 +241,7 @@ def test_a_batch_is_its_robots_one_by_one(sequences: list[np.ndarray], reset_at:
             single.step(actions[t][None])
             if t == reset_at and i == 0:
                 single.reset(starts=(0.5, 0.5))
-            for name in ("positions", "velocities", "boxes"):
+            for name in ("positions", "velocities", "boxes", "box_velocities"):
                 np.testing.assert_array_equal(getattr(batch, name)[i], getattr(single, name)[0])
 
 
@@ -216,11 +249,11 @@ def test_a_batch_is_its_robots_one_by_one(sequences: list[np.ndarray], reset_at:
 @given(action_sequences())
 def test_arrays_that_were_handed_out_stay_as_they_were(actions: np.ndarray) -> None:
     core = PushCore()
-    held = [(core.positions, core.velocities, core.boxes)]
+    held = [(core.positions, core.velocities, core.boxes, core.box_velocities)]
     kept = [tuple(array.copy() for array in held[0])]
     for action in actions:
         core.step(action[None])
-        held.append((core.positions, core.velocities, core.boxes))
+        held.append((core.positions, core.velocities, core.boxes, core.box_velocities))
         kept.append(tuple(array.copy() for array in held[-1]))
     core.reset()
     for arrays, copies in zip(held, kept, strict=True):
