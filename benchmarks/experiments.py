@@ -164,7 +164,7 @@ _EXPERIMENTS = (
         name="push",
         title="Push, a dense reward with a local optimum (RPGPointPush-v0)",
         task=PUSH,
-        budget=250_000,
+        budget=150_000,
         metrics=(Metric("success", every=5000),),
         algorithms=(RPG, MBSAC, SAC, Algorithm("td3", "td3"), Algorithm("ppo", "ppo"), Algorithm("tqc", "tqc")),
         baseline="mbsac",
