@@ -4,6 +4,7 @@ training's random numbers."""
 from __future__ import annotations
 
 import contextlib
+import copy
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.utils import set_random_seed
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_normalization
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
 from benchmarks.densities import Counts, count_actions
 from benchmarks.schema import Metric
@@ -106,9 +107,7 @@ class EvaluationMeasure(Measure):
         if self._env is None:
             # One episode a copy: all of them count, whatever their lengths, and the policy acts for all at once
             self._env = self._make_env(self.metric.episodes)
-        training_env = model.get_env()
-        if isinstance(training_env, VecNormalize):
-            sync_envs_normalization(training_env, self._env)
+        self._follow_normalisation(model.get_vec_normalize_env(), self._env)
         self._env.seed(seed)
         successes: list[float] = []
 
@@ -126,6 +125,17 @@ class EvaluationMeasure(Measure):
         )
         values = {"return": float(np.mean(returns))}
         return {**values, "success": float(np.mean(successes))} if successes else values
+
+    @staticmethod
+    def _follow_normalisation(training: VecNormalize | None, evaluation: VecEnv) -> None:
+        """Give the training's statistics to the evaluation, whose wrappers may otherwise be different ones."""
+        if training is None:
+            return
+        normalize = unwrap_vec_normalize(evaluation)
+        assert normalize is not None, "training is normalised, evaluation is not"
+        if training.norm_obs:
+            normalize.obs_rms = copy.deepcopy(training.obs_rms)
+        normalize.ret_rms = copy.deepcopy(training.ret_rms)
 
     def close(self) -> None:
         if self._env is not None:

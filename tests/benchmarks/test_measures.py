@@ -62,7 +62,7 @@ def test_success_is_read_at_the_last_step() -> None:
         def predict(self, observation: Any, state: Any = None, **_: Any) -> tuple[np.ndarray, None]:
             return np.full((len(observation), 1), self.action, dtype=np.float32), None
 
-        def get_env(self) -> None:
+        def get_vec_normalize_env(self) -> None:
             return None
 
     measure: Any = EvaluationMeasure(Metric("success", 10, episodes=2), 0, bench.make_eval_env)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from benchmarks.checkpoint import resume
 from benchmarks.measures import BanditMeasure
@@ -156,6 +158,27 @@ def test_a_batched_task_with_rewards_records_its_training_episodes(tmp_path: Pat
             assert arrays["positions"].shape == (experiment.budget, 2)
             assert arrays["latents"].shape == (len(np.unique(arrays["episodes"])), 3)
     assert max(values(RunFolder(tmp_path / "maze" / "work" / "rpg" / "seed_0"), "coverage").values()) > 0.01
+
+
+def test_a_batched_task_is_evaluated_with_the_statistics_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def note(model: Any, env: VecEnv, **kwargs: Any) -> Any:
+        seen.append((model.get_vec_normalize_env(), unwrap_vec_normalize(env)))
+        return evaluate_policy(model, env, **kwargs)
+
+    monkeypatch.setattr("benchmarks.measures.evaluate_policy", note)
+    metrics = (Metric("success", 200, 1),)
+    experiment = replace(maze_experiment(budget=200), task=Task("RPGPointPush-v0", "push"), metrics=metrics)
+    experiment = replace(experiment, algorithms=(Algorithm("ppo", "ppo", OVERRIDES["ppo"]),), baseline="ppo")
+    folder = prepare(tmp_path, experiment, "ppo")
+    assert execute(folder.path, NEVER) == FINISHED
+    assert len(values(folder, "success")) == len(seen) == 2
+    training, evaluation = seen[-1]
+    assert training is not evaluation and training.training and not evaluation.training
+    assert training.obs_rms.count > 190
+    np.testing.assert_array_equal(evaluation.obs_rms.mean, training.obs_rms.mean)
+    np.testing.assert_array_equal(evaluation.obs_rms.var, training.obs_rms.var)
 
 
 def test_random_numbers_go_on_after_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
