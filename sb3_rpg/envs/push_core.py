@@ -89,6 +89,22 @@ def free_travel(centres: FloatArray, half: float, axis: int, distances: FloatArr
     return np.where(meets & solid, signs * room, distances)
 
 
+def _meetings(offsets: FloatArray, axis: int, travels: FloatArray) -> tuple[BoolArray, FloatArray, FloatArray]:
+    """
+    Who of robot and box, moving along an axis, meets the other.
+
+    :param offsets: from the one that moves to the other, shape (n, 2)
+    :param axis: 0 for x, 1 for y
+    :param travels: how far it goes, signed, shape (n,)
+    :return: whether it meets the other, the sign of its way, and how far it goes before, each of shape (n,)
+    """
+    signs = np.where(travels < 0.0, -1.0, 1.0)
+    reach = ROBOT_HALF + BOX_HALF
+    gaps = signs * offsets[:, axis] - reach  # negative where the other is behind or beside it
+    meets = (np.abs(offsets[:, 1 - axis]) < reach - _GRAZE) & (gaps > -_GRAZE) & (np.abs(travels) > gaps)
+    return meets, signs, np.maximum(gaps, 0.0)
+
+
 def push_along(robots: FloatArray, boxes: FloatArray, axis: int, distances: FloatArray) -> tuple[FloatArray, FloatArray]:
     """
     Move robots along an axis, and with them the boxes that are in their way, until a wall stops either.
@@ -100,14 +116,9 @@ def push_along(robots: FloatArray, boxes: FloatArray, axis: int, distances: Floa
     :return: how far robots and boxes do go, each of shape (n,)
     """
     travels = free_travel(robots, ROBOT_HALF, axis, distances)
-    signs = np.where(travels < 0.0, -1.0, 1.0)
-    offsets = boxes - robots
-    reach = ROBOT_HALF + BOX_HALF
-    gaps = signs * offsets[:, axis] - reach  # negative for a box behind or beside the robot
-    pushes = (np.abs(offsets[:, 1 - axis]) < reach - _GRAZE) & (gaps > -_GRAZE) & (np.abs(travels) > gaps)
+    pushes, signs, gaps = _meetings(boxes - robots, axis, travels)
     if not pushes.any():
         return travels, np.zeros_like(travels)
-    gaps = np.maximum(gaps, 0.0)
     pushed = free_travel(boxes, BOX_HALF, axis, np.where(pushes, travels - signs * gaps, 0.0))
     return np.where(pushes, signs * gaps + pushed, travels), np.where(pushes, pushed, 0.0)
 
@@ -123,12 +134,8 @@ def slide_along(robots: FloatArray, boxes: FloatArray, axis: int, distances: Flo
     :return: how far they do go, shape (n,)
     """
     travels = free_travel(boxes, BOX_HALF, axis, distances)
-    signs = np.where(travels < 0.0, -1.0, 1.0)
-    offsets = robots - boxes
-    reach = ROBOT_HALF + BOX_HALF
-    gaps = signs * offsets[:, axis] - reach  # negative for a robot behind or beside the box
-    meets = (np.abs(offsets[:, 1 - axis]) < reach - _GRAZE) & (gaps > -_GRAZE) & (np.abs(travels) > gaps)
-    return np.where(meets, signs * np.maximum(gaps, 0.0), travels)
+    meets, signs, gaps = _meetings(robots - boxes, axis, travels)
+    return np.where(meets, signs * gaps, travels)
 
 
 def _touch_nothing(robots: FloatArray, boxes: FloatArray, moves: FloatArray) -> bool:
