@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +93,34 @@ def _draw_trajectories(experiment: Experiment, chosen: Mapping[str, tuple[int, V
                 size=0,
                 alpha=1.0,
             )
-            if ax.get_legend() is not None and ax is not row[-1]:
-                ax.get_legend().remove()
+        share_legend(row)
         row[0].set_ylabel(f"{label}, seed {seed}")
     figure.suptitle(f"Trajectories of the {WINDOW:.0%} of the budget before each step, coloured by z")
     return figure
+
+
+def share_legend(row: Sequence[Any]) -> None:
+    """
+    Put one legend behind a row, of every z that any of its pictures shows; a z has one colour throughout the row.
+
+    :param row: axes, left to right; their own legends are removed
+    """
+    handles: dict[str, Any] = {}
+    for ax in row:
+        if ax.get_legend() is not None:
+            ax.get_legend().remove()
+            found, labels = ax.get_legend_handles_labels()
+            handles.update(zip(labels, found, strict=True))
+    if handles:
+        labels = sorted(handles, key=lambda label: (len(label), label))
+        row[-1].legend(
+            [handles[label] for label in labels],
+            labels,
+            loc="center left",
+            bbox_to_anchor=(1.0, 0.5),
+            frameon=False,
+            handletextpad=0.2,
+        )
 
 
 def _drawing(experiment: Experiment) -> Any:
