@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,8 @@ def _draw_visits(
 
 def _draw_trajectories(experiment: Experiment, chosen: Mapping[str, tuple[int, Visits]], draw: Any) -> Any:
     """The trajectories of several stages, a row an algorithm, in colours that a z keeps through its row."""
+    from sb3_rpg.envs.maze_plot import share_legend
+
     plt = _pyplot()
     size = (3.0 * len(STAGES) + 0.9, 3.1 * len(chosen) + 0.6)
     figure, axes = plt.subplots(len(chosen), len(STAGES), figsize=size, squeeze=False, layout="constrained")
@@ -97,30 +99,6 @@ def _draw_trajectories(experiment: Experiment, chosen: Mapping[str, tuple[int, V
         row[0].set_ylabel(f"{label}, seed {seed}")
     figure.suptitle(f"Trajectories of the {WINDOW:.0%} of the budget before each step, coloured by z")
     return figure
-
-
-def share_legend(row: Sequence[Any]) -> None:
-    """
-    Put one legend behind a row, of every z that any of its pictures shows; a z has one colour throughout the row.
-
-    :param row: axes, left to right; their own legends are removed
-    """
-    handles: dict[str, Any] = {}
-    for ax in row:
-        if ax.get_legend() is not None:
-            ax.get_legend().remove()
-            found, labels = ax.get_legend_handles_labels()
-            handles.update(zip(labels, found, strict=True))
-    if handles:
-        labels = sorted(handles, key=lambda label: (len(label), label))
-        row[-1].legend(
-            [handles[label] for label in labels],
-            labels,
-            loc="center left",
-            bbox_to_anchor=(1.0, 0.5),
-            frameon=False,
-            handletextpad=0.2,
-        )
 
 
 def _drawing(experiment: Experiment) -> Any:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from sb3_rpg.envs.maze_layout import GAP_WIDTH, HALF_SIZE, FloatArray, IntArray, Passage, check_passages, maze_walls
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 # Okabe and Ito's palette without black (the walls) and with yellow, the faintest on white, last.
@@ -206,5 +207,23 @@ def draw_visits(
         for category in np.unique(categories).tolist():
             color = colors[np.flatnonzero(categories == category)[0]]
             ax.scatter([], [], s=40, color=[color], linewidths=0, label=f"z = {category}")
-        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handletextpad=0.2)
+        share_legend([ax])
     return ax
+
+
+def share_legend(row: Sequence[Axes]) -> None:
+    """
+    Put one legend behind a row, of every z that any of its pictures shows; a z has one colour throughout the row.
+
+    :param row: axes drawn by :func:`draw_visits`, left to right; their own legends are removed
+    """
+    handles: dict[str, Artist] = {}
+    for ax in row:
+        if (legend := ax.get_legend()) is not None:
+            legend.remove()
+        found, labels = ax.get_legend_handles_labels()
+        handles.update(zip(labels, found, strict=True))
+    if handles:
+        labels = sorted(handles, key=lambda label: (len(label), label))
+        shown = [handles[label] for label in labels]
+        row[-1].legend(shown, labels, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handletextpad=0.2)

@@ -12,13 +12,11 @@ import numpy as np
 import pytest
 
 from benchmarks.figures import Curve, draw_curves, load_curves, median_seed
-from benchmarks.maps import share_legend
 from benchmarks.report import final_scores, main, make_table, report
 from benchmarks.results import Results, write_curve
 from benchmarks.runs import Row, write_json
 from benchmarks.schema import Algorithm, Experiment, Group, Metric
 from benchmarks.visits import load_visits
-from sb3_rpg.envs.maze_plot import draw_visits
 from tests.benchmarks.conftest import maze_experiment
 
 STEPS = (0, 100, 200, 300)
@@ -177,16 +175,6 @@ def test_report_writes_table_and_figures(tmp_path: Path, experiment: Experiment,
     assert all(before)
     # Drawing again changes nothing, so that git sees no difference
     assert [path.read_bytes() for path in report(experiment, tmp_path, images)] == before
-
-
-def test_a_row_has_one_legend_of_all_its_latents() -> None:
-    figure, row = plt.subplots(1, 3)
-    for ax, categories in zip(row, ([10, 2], [], [2]), strict=True):
-        draw_visits(ax, np.zeros((len(categories), 2)), np.eye(12)[categories] if categories else None)
-    share_legend(row)
-    assert row[0].get_legend() is None and row[1].get_legend() is None
-    assert [text.get_text() for text in row[2].get_legend().get_texts()] == ["z = 2", "z = 10"]
-    plt.close(figure)
 
 
 def test_stages_are_told_apart_and_short_episodes_rest_at_their_end(tmp_path: Path) -> None:

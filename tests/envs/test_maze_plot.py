@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from sb3_rpg.envs.maze_plot import draw_maze, draw_visits, latent_colors
+from sb3_rpg.envs.maze_plot import draw_maze, draw_visits, latent_colors, share_legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,6 +117,17 @@ def test_categories_are_named(ax: Axes) -> None:
     legend = ax.get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["z = 0", "z = 2"]
+
+
+def test_a_row_has_one_legend_of_all_its_latents() -> None:
+    from matplotlib.figure import Figure
+
+    row = Figure().subplots(1, 3)
+    for ax, categories in zip(row, ([10, 2], [], [2]), strict=True):
+        draw_visits(ax, np.zeros((len(categories), 2)), np.eye(12)[categories] if categories else None)
+    share_legend(row)
+    assert row[0].get_legend() is None and row[1].get_legend() is None
+    assert [text.get_text() for text in row[2].get_legend().get_texts()] == ["z = 2", "z = 10"]
 
 
 def test_bad_arguments_are_refused(ax: Axes) -> None:
