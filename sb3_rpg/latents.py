@@ -87,6 +87,13 @@ class LatentSpace(ABC):
         :return: log p_phi(z|s,a), (...)
         """
 
+    def posterior_baseline(self, z: th.Tensor) -> th.Tensor:
+        """
+        :param z: (..., dim)
+        :return: log p_phi(z|s,a) of a posterior that knows nothing, whose outputs are 0, (...)
+        """
+        return self.posterior_log_prob(z.new_zeros(*z.shape[:-1], self.posterior_dim, dtype=th.float32), z)
+
     @abstractmethod
     def posterior_accuracy(self, outputs: th.Tensor, z: th.Tensor) -> th.Tensor:
         """

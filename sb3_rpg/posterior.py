@@ -53,3 +53,18 @@ class Posterior(nn.Module):
         :return: log p_phi(z|s,a), (...)
         """
         return self.latent_space.posterior_log_prob(self(states, actions), z.expand(*states.shape[:-1], z.shape[-1]))
+
+    def reward(self, states: th.Tensor, actions: th.Tensor, z: th.Tensor, baseline: bool) -> th.Tensor:
+        """
+        What beta weighs in the bound (Eq. 2): log p_phi(z|s,a), with ``baseline`` less that of a posterior that knows nothing.
+
+        Then a step that does not tell z is worth nothing, however improbable its z, and a step that tells it is worth living
+        for (Eysenbach et al. 2019, DIAYN, Section 3, take log p(z) off for this). As it depends on z alone, the best policy of
+        each z is the same where no episode ends early.
+
+        :param z: (..., latent_dim), broadcast against the states
+        :param baseline: take :meth:`~sb3_rpg.latents.LatentSpace.posterior_baseline` off
+        :return: (...)
+        """
+        log_prob = self.log_prob(states, actions, z)
+        return log_prob - self.latent_space.posterior_baseline(z) if baseline else log_prob

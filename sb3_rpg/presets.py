@@ -25,6 +25,7 @@ PAPER: dict[str, Any] = {
     "latent_dim": 12,
     "latent_kwargs": {"posterior_std": 0.4},
     "beta": 0.005,
+    "posterior_baseline": False,
     "latent_relabel": 0.0,
     "horizon": 3,
     "target_horizon": 3,

@@ -52,6 +52,7 @@ class LatentTraining(LatentOffPolicyAlgorithm):
     target_entropy: str | float
     target_update_interval: int
     beta: Coefficient
+    posterior_baseline: bool
     latent_ent_coef: Coefficient
     latent_relabel: float | str
     horizon: int
@@ -80,6 +81,7 @@ class LatentTraining(LatentOffPolicyAlgorithm):
             value_weight_decay=self.value_weight_decay,
             ent_coef=self._coefficient(self.ent_coef) if learned is None else learned,
             beta=self._coefficient(self.beta),
+            posterior_baseline=self.posterior_baseline,
             latent_ent_coef=self._coefficient(self.latent_ent_coef),
             loss_weights=self.loss_weights,
             max_grad_norm=self.max_grad_norm,

@@ -34,6 +34,8 @@ class UpdateSettings(NamedTuple):
     ent_coef: float | th.Tensor
     #: beta
     beta: float
+    #: whether what beta weighs is relative to a posterior that knows nothing
+    posterior_baseline: bool
     #: alpha_z
     latent_ent_coef: float
     #: weights of the terms of Eq. 4, by name
@@ -74,17 +76,17 @@ def imagined_value(
     :param settings: discount, beta, ...
     :param ent_coef: alpha of the action-entropy term
     :param n_heads: evaluate only the first so many value heads
-    :return: V_est (H, B), log p_phi(z|s,a) (K, B)
+    :return: V_est (H, B), what beta weighs (K, B)
     """
     rewards = model.predict_rewards(rollout)
-    posterior_log_probs = policy.posterior.log_prob(rollout.states_before, rollout.actions, z)
-    intrinsic = settings.beta * posterior_log_probs - ent_coef * rollout.log_probs
+    posterior_rewards = policy.posterior.reward(rollout.states_before, rollout.actions, z, settings.posterior_baseline)
+    intrinsic = settings.beta * posterior_rewards - ent_coef * rollout.log_probs
     values = model.predict_values(rollout.states, z, n_heads).transpose(0, 1)  # (K, H, B)
     continues = None
     if settings.model_terminations:
         continues = 1.0 - th.sigmoid(model.predict_terminations(rollout))
     estimate = losses.value_estimate(rewards, intrinsic, values, settings.gamma, settings.value_weight_decay, continues)
-    return estimate, posterior_log_probs
+    return estimate, posterior_rewards
 
 
 @th.no_grad()
@@ -184,13 +186,13 @@ def update_actor(
         head = actor.action_head
         choices = ChoiceRecorder(head, z) if isinstance(head, MixtureHead) else None
         rollout = model.imagine(states, choices or actor_with_latent(actor, z), settings.horizon)
-        estimate, posterior_log_probs = imagined_value(model, policy, rollout, z, settings, settings.ent_coef, n_heads=1)
+        estimate, posterior_rewards = imagined_value(model, policy, rollout, z, settings, settings.ent_coef, n_heads=1)
         loss = losses.actor_loss(estimate)
         metrics = {
             "actor_loss": loss.detach(),
             "value_estimate": estimate.detach().mean(),
             "action_entropy": -rollout.log_probs.detach().mean(),
-            "beta_term": settings.beta * posterior_log_probs.detach().mean(),
+            "beta_term": settings.beta * posterior_rewards.detach().mean(),
         }
         if choices is not None:
             with th.no_grad():

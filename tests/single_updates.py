@@ -45,6 +45,7 @@ def make_settings(**kwargs: Any) -> UpdateSettings:
         "value_weight_decay": 0.97,
         "ent_coef": 0.1,
         "beta": 0.5,
+        "posterior_baseline": False,
         "latent_ent_coef": 0.3,
         "loss_weights": WEIGHTS,
         "max_grad_norm": 0.0,

@@ -39,6 +39,7 @@ OPTIONS: dict[str, list[Any]] = {
     "latent_relabel": ["auto", 0.0, 0.5],
     "latent_ent_coef": [0, 1.0, Ramp(1.0, 0.0, start=0, end=40)],
     "beta": [0, 0.1],
+    "posterior_baseline": [True, False],
     "intrinsic_reward": ["auto", None],
     "entropy_in_target": [True, False],
     "max_grad_norm": [0, 1.0],

@@ -165,6 +165,16 @@ def test_mixed_space_is_the_product_of_its_parts() -> None:
     assert th.allclose(space.posterior_log_prob(outputs, z), expected, atol=1e-5)
 
 
+def test_posterior_that_knows_nothing_is_the_closed_form_of_no_information() -> None:
+    z = th.tensor([[0.3, -1.0], [0.0, 2.0]])
+    expected = Normal(0.0, 0.5).log_prob(z).sum(-1)
+    assert th.allclose(GaussianLatent(2, posterior_std=0.5).posterior_baseline(z), expected, atol=1e-5)
+    assert th.allclose(CategoricalLatent(5).posterior_baseline(th.eye(5)), th.full((5,), -math.log(5)), atol=1e-5)
+    sphere = HypersphereLatent(3)
+    baseline = sphere.posterior_baseline(sphere.sample(9, None, 1.0, CPU))
+    assert th.allclose(baseline, baseline[0].expand(9), atol=1e-5)
+
+
 @pytest.mark.parametrize("dim", [2, 3, 12, 100])
 @pytest.mark.parametrize("concentration", [0.01, 6.25, 50.0, 500.0])
 def test_von_mises_fisher_normaliser_equals_scipys(dim: int, concentration: float) -> None:

@@ -397,3 +397,17 @@ def test_posterior_log_prob_keeps_one_z_for_all_steps(latent: str) -> None:
     for k in range(3):
         outputs = policy.posterior(states[k], actions[k])
         assert th.allclose(policy.latent_space.posterior_log_prob(outputs, z), log_probs[k], atol=1e-5)
+
+
+@with_latent
+def test_posteriors_baseline_depends_on_z_alone_and_leaves_a_blind_posterior_nothing(latent: str) -> None:
+    policy = make_policy(latent)
+    posterior = policy.posterior
+    states, actions = th.randn(3, 5, 8), th.rand(3, 5, 2)
+    z = policy.latent_space.sample(5, _params(policy, 5), 1.0, th.device("cpu"))
+    taken_off = posterior.reward(states, actions, z, baseline=False) - posterior.reward(states, actions, z, baseline=True)
+    assert th.allclose(taken_off, taken_off[0].expand(3, -1), atol=1e-4)
+    if posterior.net is not None:
+        for parameter in posterior.net.parameters():
+            nn.init.zeros_(parameter)
+        assert th.allclose(posterior.reward(states, actions, z, baseline=True), th.zeros(3, 5), atol=1e-5)

@@ -126,7 +126,8 @@ def test_nothing_is_clipped_but_model_and_actor() -> None:
 
 
 @pytest.mark.parametrize("terminations", [True, False])
-def test_actors_loss_is_minus_eq_3_step_by_step(terminations: bool) -> None:
+@pytest.mark.parametrize("baseline", [True, False])
+def test_actors_loss_is_minus_eq_3_step_by_step(terminations: bool, baseline: bool) -> None:
     policy = make_policy()
     batch, model, gamma = make_batch(policy, n_starts=0), policy.world_model, 0.9
     with th.no_grad():
@@ -137,7 +138,10 @@ def test_actors_loss_is_minus_eq_3_step_by_step(terminations: bool) -> None:
         sums, alive, total = th.zeros(6), th.ones(6), th.zeros(6)
         for k in range(3):
             action, log_prob = policy.actor.act(state, batch.latents)
-            bonus = 0.5 * policy.posterior.log_prob(state, action, batch.latents) - 0.1 * log_prob
+            told = policy.posterior.log_prob(state, action, batch.latents)
+            if baseline:
+                told = told + 0.5 * batch.latents.square().sum(-1) / 0.4**2 - policy.latent_space.best_posterior_log_prob
+            bonus = 0.5 * told - 0.1 * log_prob
             embedding = model.action_embedding(action)
             hidden = model.gru(embedding, hidden)
             state = model.decoder(hidden)
@@ -148,7 +152,7 @@ def test_actors_loss_is_minus_eq_3_step_by_step(terminations: bool) -> None:
             value = model.predict_values(state, batch.latents)[0]
             total = total + 0.97**k * (sums + gamma ** (k + 1) * alive * value)
     expected = -(total / (1 + 0.97 + 0.97**2)).mean()
-    metrics = actor_step(policy, n_starts=0, model_terminations=terminations)
+    metrics = actor_step(policy, n_starts=0, model_terminations=terminations, posterior_baseline=baseline)
     assert metrics["actor_loss"].item() == pytest.approx(expected.item(), rel=1e-4)
     assert metrics["value_estimate"].item() == pytest.approx(-expected.item(), rel=1e-4)
 

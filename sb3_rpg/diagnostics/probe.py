@@ -85,7 +85,7 @@ def _reward_measures(model: "RPG", recent: Steps, settings: "UpdateSettings") ->
     policy = model.policy
     states = policy.world_model.encoder(recent.observations)
     _, log_probs = policy.actor.act(states, recent.latents)
-    posterior = policy.posterior.log_prob(states, recent.actions, recent.latents)
+    posterior = policy.posterior.reward(states, recent.actions, recent.latents, settings.posterior_baseline)
     terms = {
         "extrinsic": recent.extrinsic,
         "bonus": recent.bonus,
@@ -136,7 +136,8 @@ def _value_measures(model: "RPG", block: Block, settings: "UpdateSettings") -> d
     states = model.world_model.encoder(steps.observations)
     values = model.world_model.predict_values(states, steps.latents).mean(dim=0)
     # What a value is the sum of (updates.model_targets)
-    rewards = steps.extrinsic + steps.bonus + settings.beta * model.posterior.log_prob(states, steps.actions, steps.latents)
+    posterior = model.posterior.reward(states, steps.actions, steps.latents, settings.posterior_baseline)
+    rewards = steps.extrinsic + steps.bonus + settings.beta * posterior
     if settings.entropy_in_target:
         rewards = rewards - settings.ent_coef * model.actor.act(states, steps.latents)[1]
     sums, weights = measures.returns_to_go(rewards.view(shape), steps.terminated.view(shape), block.last, model.gamma)
