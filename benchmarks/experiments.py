@@ -23,6 +23,9 @@ RPG_CATEGORICAL = Algorithm("rpg_categorical", "rpg", {"latent": "categorical"})
 #: states are named although they are the default, as its runs are known by their settings
 PRECISE = {"precision": "fp32", "target_horizon": 3, "head_steps": None, "actor_batch_size": 256}
 RPG_PRECISE = Algorithm("rpg_precise", "rpg", PRECISE)
+#: the paper's posterior term
+NO_BASELINE = {"posterior_baseline": False}
+RPG_NO_BASELINE = Algorithm("no_baseline", "rpg", NO_BASELINE)
 RANDOM = tuple(Algorithm(name, name) for name in RANDOM_BASELINES)
 
 
@@ -62,12 +65,13 @@ def _rnd(label: str, **overrides: Any) -> Algorithm:
 _MAZE_GROUPS: Mapping[str, tuple[str, tuple[Algorithm, ...]]] = {
     "baselines": ("without z (mbsac_r), SAC with the same bonus (sac_rnd), chance", (MBSAC_R, SAC_RND, *RANDOM)),
     "speed": (
-        "what speed costs: targets of one step (targets_1, without z: mbsac_r_targets_1), float32 and heads that learn from "
-        "all steps (rpg_precise)",
+        "what speed costs, with the paper's posterior term (no_baseline): targets of one step (targets_1, without z: "
+        "mbsac_r_targets_1), float32 and heads that learn from all steps (rpg_precise)",
         (
-            _rpg("targets_1", target_horizon=1),
+            RPG_NO_BASELINE,
+            _rpg("targets_1", target_horizon=1, **NO_BASELINE),
             _rpg("mbsac_r_targets_1", latent="none", target_horizon=1),
-            RPG_PRECISE,
+            _rpg("rpg_precise", **PRECISE, **NO_BASELINE),
         ),
     ),
     "latent": (
@@ -81,7 +85,10 @@ _MAZE_GROUPS: Mapping[str, tuple[str, tuple[Algorithm, ...]]] = {
         ),
     ),
     "latent_dim": ("dimension of z (rpg: 12)", tuple(_rpg(f"dim_{n}", latent_dim=n) for n in (1, 3, 6, 24))),
-    "beta": ("beta (rpg: 0.01)", tuple(_rpg(f"beta_{beta:g}", beta=beta) for beta in (0.0, 1e-4, 1e-3, 5e-3, 5e-2))),
+    "beta": (
+        "beta (rpg: 0.01), and log p(z|s,a) itself instead of its gain on a posterior that knows nothing (no_baseline)",
+        (*(_rpg(f"beta_{beta:g}", beta=beta) for beta in (0.0, 1e-4, 1e-3, 5e-3, 5e-2)), RPG_NO_BASELINE),
+    ),
     "horizon": ("K, replayed and imagined steps (rpg: 3)", tuple(_rpg(f"horizon_{k}", horizon=k) for k in (1, 5))),
     "updates": (
         "updates an environment step (rpg: 0.1)",
@@ -128,7 +135,7 @@ _EXPERIMENTS = (
         task=MAZE,
         budget=250_000,
         metrics=(Metric("coverage", every=2500),),
-        algorithms=(RPG, RPG_CATEGORICAL, MBSAC_R, SAC_RND, SAC, *RANDOM),
+        algorithms=(RPG, RPG_CATEGORICAL, RPG_NO_BASELINE, MBSAC_R, SAC_RND, SAC, *RANDOM),
         baseline="mbsac_r",
         seeds=5,
         milestones=(50_000, 120_000, 180_000, 240_000),
