@@ -135,7 +135,7 @@ _EXPERIMENTS = (
         task=MAZE,
         budget=250_000,
         metrics=(Metric("coverage", every=2500),),
-        algorithms=(RPG, RPG_CATEGORICAL, RPG_NO_BASELINE, MBSAC_R, SAC_RND, SAC, *RANDOM),
+        algorithms=(RPG, RPG_CATEGORICAL, MBSAC_R, SAC_RND, SAC, RPG_NO_BASELINE, *RANDOM),
         baseline="mbsac_r",
         seeds=5,
         milestones=(50_000, 120_000, 180_000, 240_000),
