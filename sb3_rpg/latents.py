@@ -89,9 +89,16 @@ class LatentSpace(ABC):
 
     def posterior_baseline(self, z: th.Tensor) -> th.Tensor:
         """
+        log p_phi(z|s,a) of a posterior that knows nothing, whose outputs are 0, where z is drawn from a fixed prior.
+
+        What is learned by choice of z must not have it taken off: a learned Gaussian would grow without bound, and values
+        above 0 would have pi(z|s1) settle on the category that it happens to draw first.
+
         :param z: (..., dim)
-        :return: log p_phi(z|s,a) of a posterior that knows nothing, whose outputs are 0, (...)
+        :return: (...); 0 for a learned pi(z|s1)
         """
+        if self.policy_dim > 0:
+            return z.new_zeros(z.shape[:-1], dtype=th.float32)
         return self.posterior_log_prob(z.new_zeros(*z.shape[:-1], self.posterior_dim, dtype=th.float32), z)
 
     @abstractmethod
@@ -287,6 +294,9 @@ class MixedLatent(LatentSpace):
     def posterior_log_prob(self, outputs: th.Tensor, z: th.Tensor) -> th.Tensor:
         (logits, mean), (category, gaussian) = self._split(outputs), self._split(z)
         return self.categorical.posterior_log_prob(logits, category) + self.gaussian.posterior_log_prob(mean, gaussian)
+
+    def posterior_baseline(self, z: th.Tensor) -> th.Tensor:
+        return self.gaussian.posterior_baseline(self._split(z)[1])
 
     @property
     def best_posterior_log_prob(self) -> float:

@@ -60,7 +60,7 @@ class Posterior(nn.Module):
 
         Then a step that does not tell z is worth nothing, however improbable its z, and a step that tells it is worth living
         for (Eysenbach et al. 2019, DIAYN, Section 3, take log p(z) off for this). As it depends on z alone, the best policy of
-        each z is the same where no episode ends early.
+        each z is the same where no episode ends early. A learned pi(z|s1) has none.
 
         :param z: (..., latent_dim), broadcast against the states
         :param baseline: take :meth:`~sb3_rpg.latents.LatentSpace.posterior_baseline` off
