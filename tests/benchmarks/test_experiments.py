@@ -20,7 +20,7 @@ from sb3_rpg.intrinsic import INTRINSIC_REWARDS
 
 def test_the_planned_experiments_are_there() -> None:
     assert {"bandit", "maze_100k", "maze", "pendulum", "halfcheetah"} <= set(EXPERIMENTS)
-    assert {"maze_sparse", "push", "cost"} <= set(EXPERIMENTS)
+    assert {"maze_sparse", "maze_updates", "push", "cost"} <= set(EXPERIMENTS)
     assert {f"{task}_100k" for task in ("halfcheetah", "hopper", "walker2d", "ant")} <= set(EXPERIMENTS)
     maze = find_experiment("maze")
     assert [algorithm.label for algorithm in maze.algorithms][:4] == ["rpg", "rpg_categorical", "mbsac_r", "sac_rnd"]
@@ -73,7 +73,7 @@ def test_ablations_differ_from_the_default_in_one_group_each() -> None:
     experiment = EXPERIMENTS["maze_100k"]
     labels = [algorithm.label for algorithm in experiment.algorithms]
     assert {group.name for group in experiment.groups} == {
-        *("baselines", "speed", "latent", "latent_dim", "beta", "horizon", "updates", "rnd", "bonus")
+        *("baselines", "speed", "latent", "latent_dim", "beta", "horizon", "rnd", "bonus")
     }
     assert all(group.labels[0] == "rpg" for group in experiment.groups)  # trained once, shown in each
     ablations = [group for group in experiment.groups if group.name != "baselines"]
