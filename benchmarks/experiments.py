@@ -159,8 +159,8 @@ _EXPERIMENTS = (
         milestones=(50_000, 100_000),
     ),
     Experiment(
-        # Ten times the updates take ten times as long: at a smaller budget than the other ablations. They follow vector steps of
-        # five environments
+        # Ten times the updates take ten times as long: at a smaller budget than the other ablations. They follow vector steps
+        # of five environments
         name="maze_updates",
         title="Updates an environment step (rpg: 0.1), 30,000 steps of the maze without reward (RPGMaze-v0)",
         task=MAZE,
