@@ -55,6 +55,7 @@ SETTINGS: dict[str, Any] = {
     "train_freq": 1,
     "latent": "categorical",
     "latent_dim": 2,
+    "latent_ent_coef": 1.0,
     "beta": 0.5,
     "reward_scale": 0.2,
     "intrinsic_reward": None,

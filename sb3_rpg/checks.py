@@ -9,6 +9,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rpg.buffers import LatentBufferMixin
+from sb3_rpg.latents import LatentSpace
 from sb3_rpg.precision import PRECISIONS
 from sb3_rpg.schedules import make_coefficient
 
@@ -82,19 +83,41 @@ def check_arguments(model: "RPG") -> None:
 
 
 def _check_entropy(model: "RPG") -> None:
-    if isinstance(model.ent_coef, str):
-        kind, _, initial = model.ent_coef.partition("_")
-        try:
-            valid = kind == "auto" and (not initial or 0 < float(initial) < math.inf)
-        except ValueError:
-            valid = False
-        _require(valid, f"`ent_coef` must be 'auto', 'auto_<initial value>' or a number, got {model.ent_coef!r}")
+    for name in ("ent_coef", "latent_ent_coef"):
+        value = getattr(model, name)
+        if isinstance(value, str):
+            kind, _, initial = value.partition("_")
+            try:
+                valid = kind == "auto" and (not initial or 0 < float(initial) < math.inf)
+            except ValueError:
+                valid = False
+            _require(valid, f"`{name}` must be 'auto', 'auto_<initial value>' or a number, got {value!r}")
+    if isinstance(model.latent_target_entropy, str):
+        valid = model.latent_target_entropy == "auto"
+        message = (
+            f"`latent_target_entropy` must be a number, a schedule, a Ramp or 'auto', got {model.latent_target_entropy!r}"
+        )
+        _require(valid, message)
     if model.target_entropy != "auto":
         try:
             valid = math.isfinite(float(model.target_entropy))
         except (TypeError, ValueError):
             valid = False
         _require(valid, f"`target_entropy` must be a number or 'auto', got {model.target_entropy!r}")
+
+
+def check_latent_target_entropy(space: LatentSpace, target: Any) -> None:
+    """
+    :param space: what z is
+    :param target: "auto", or what the user gave as ``latent_target_entropy``
+    :raises ValueError: if pi(z|s1) is learned and nobody says at which entropy
+    """
+    known = space.policy_dim == 0 or target != "auto" or math.isfinite(space.default_target_entropy)
+    _require(
+        known,
+        f"`latent_target_entropy='auto'` has no value for latent={space.name!r}, which defines no `default_target_entropy`; "
+        "give a number of nats, or a number as `latent_ent_coef`",
+    )
 
 
 def check_reward_scale(value: Any) -> Any:

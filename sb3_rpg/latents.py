@@ -16,6 +16,8 @@ import torch as th
 from torch.nn import functional as F
 
 LOG_2PI = math.log(2 * math.pi)
+#: alpha_z, a number or a 0-d tensor
+Temperature = float | th.Tensor
 
 
 def _positive_int(name: str, value: int) -> int:
@@ -53,7 +55,7 @@ class LatentSpace(ABC):
     n_categories: int = 0
 
     @abstractmethod
-    def sample(self, n: int, params: th.Tensor | None, temperature: float, device: th.device) -> th.Tensor:
+    def sample(self, n: int, params: th.Tensor | None, temperature: Temperature, device: th.device) -> th.Tensor:
         """
         Draw z from pi(z|s1), reparameterised where z is continuous and learned.
 
@@ -65,7 +67,7 @@ class LatentSpace(ABC):
         """
 
     @abstractmethod
-    def log_prob(self, z: th.Tensor, params: th.Tensor | None, temperature: float) -> th.Tensor:
+    def log_prob(self, z: th.Tensor, params: th.Tensor | None, temperature: Temperature) -> th.Tensor:
         """
         :param z: (n, dim)
         :param params: (n, policy_dim) or None
@@ -74,7 +76,7 @@ class LatentSpace(ABC):
         """
 
     @abstractmethod
-    def entropy(self, n: int, params: th.Tensor | None, temperature: float, device: th.device) -> th.Tensor:
+    def entropy(self, n: int, params: th.Tensor | None, temperature: Temperature, device: th.device) -> th.Tensor:
         """
         :return: entropy of pi(z|s1) in nats, (n,); differential where z is continuous
         """
@@ -115,6 +117,14 @@ class LatentSpace(ABC):
         """log p_phi(z|s,a) of a posterior that knows z, the most that the beta term can pay; NaN: not known."""
         return math.nan
 
+    @property
+    def default_target_entropy(self) -> float:
+        """
+        Entropy in nats that a learned pi(z|s1) is held at where nothing else is asked for: that of N(0, 1), and nine tenths
+        of the most that categories can have. NaN: not known, the prior is fixed.
+        """
+        return math.nan
+
     @abstractmethod
     def mode(self, n: int, params: th.Tensor | None, device: th.device) -> th.Tensor:
         """
@@ -125,7 +135,7 @@ class LatentSpace(ABC):
         """
 
     @abstractmethod
-    def candidates(self, n: int, params: th.Tensor | None, temperature: float, noise: th.Tensor) -> th.Tensor:
+    def candidates(self, n: int, params: th.Tensor | None, temperature: Temperature, noise: th.Tensor) -> th.Tensor:
         """
         Alternatives to choose the best z from, a fixed set for a fixed ``params``.
 
@@ -161,19 +171,19 @@ class GaussianLatent(LatentSpace):
         # Bounded, so that a few bad gradients can neither collapse pi(z|s1) nor leave what the networks have seen
         return mean, -3.0 + 4.0 * th.sigmoid(log_std + math.log(3.0))
 
-    def sample(self, n: int, params: th.Tensor | None, temperature: float, device: th.device) -> th.Tensor:
+    def sample(self, n: int, params: th.Tensor | None, temperature: Temperature, device: th.device) -> th.Tensor:
         if params is None:
             return th.randn(n, self.dim, device=device)
         mean, log_std = self._mean_log_std(params)
         return mean + log_std.exp() * th.randn_like(mean)
 
-    def log_prob(self, z: th.Tensor, params: th.Tensor | None, temperature: float) -> th.Tensor:
+    def log_prob(self, z: th.Tensor, params: th.Tensor | None, temperature: Temperature) -> th.Tensor:
         if params is None:
             return (-0.5 * z.square() - 0.5 * LOG_2PI).sum(dim=-1)
         mean, log_std = self._mean_log_std(params)
         return (-0.5 * ((z - mean) * (-log_std).exp()).square() - log_std - 0.5 * LOG_2PI).sum(dim=-1)
 
-    def entropy(self, n: int, params: th.Tensor | None, temperature: float, device: th.device) -> th.Tensor:
+    def entropy(self, n: int, params: th.Tensor | None, temperature: Temperature, device: th.device) -> th.Tensor:
         constant = 0.5 * self.dim * (1.0 + LOG_2PI)
         if params is None:
             return th.full((n,), constant, device=device)
@@ -187,6 +197,10 @@ class GaussianLatent(LatentSpace):
     def best_posterior_log_prob(self) -> float:
         return -self.dim * (math.log(self.posterior_std) + 0.5 * LOG_2PI)
 
+    @property
+    def default_target_entropy(self) -> float:
+        return 0.5 * self.dim * (1.0 + LOG_2PI)
+
     def posterior_accuracy(self, outputs: th.Tensor, z: th.Tensor) -> th.Tensor:
         variance = z.flatten(0, -2).var(dim=0, correction=0).mean().clamp_min(1e-8)
         return (1.0 - (z - outputs).square().mean() / variance).clamp_min(0.0)
@@ -194,7 +208,7 @@ class GaussianLatent(LatentSpace):
     def mode(self, n: int, params: th.Tensor | None, device: th.device) -> th.Tensor:
         return th.zeros(n, self.dim, device=device) if params is None else self._mean_log_std(params)[0]
 
-    def candidates(self, n: int, params: th.Tensor | None, temperature: float, noise: th.Tensor) -> th.Tensor:
+    def candidates(self, n: int, params: th.Tensor | None, temperature: Temperature, noise: th.Tensor) -> th.Tensor:
         if params is None:
             return noise.unsqueeze(1).expand(-1, n, -1)
         mean, log_std = self._mean_log_std(params)
@@ -218,20 +232,20 @@ class CategoricalLatent(LatentSpace):
         self.dim = self.policy_dim = self.posterior_dim = self.n_categories = _positive_int("latent_dim", dim)
         self.uniform_mix = uniform_mix
 
-    def _log_probs(self, params: th.Tensor, temperature: float) -> th.Tensor:
+    def _log_probs(self, params: th.Tensor, temperature: Temperature) -> th.Tensor:
         # Without temperature, pi(z|s1) is the category of the highest value
-        return F.log_softmax(params / max(temperature, 1e-6), dim=-1)
+        return F.log_softmax(params / th.as_tensor(temperature).clamp_min(1e-6), dim=-1)
 
-    def sample(self, n: int, params: th.Tensor | None, temperature: float, device: th.device) -> th.Tensor:
+    def sample(self, n: int, params: th.Tensor | None, temperature: Temperature, device: th.device) -> th.Tensor:
         assert params is not None, "a categorical latent needs the outputs of pi(z|s1)"
         index = th.multinomial(self._log_probs(params, temperature).exp(), 1).squeeze(-1)
         return F.one_hot(index, self.dim).to(th.float32)
 
-    def log_prob(self, z: th.Tensor, params: th.Tensor | None, temperature: float) -> th.Tensor:
+    def log_prob(self, z: th.Tensor, params: th.Tensor | None, temperature: Temperature) -> th.Tensor:
         assert params is not None, "a categorical latent needs the outputs of pi(z|s1)"
         return (self._log_probs(params, temperature) * z).sum(dim=-1)
 
-    def entropy(self, n: int, params: th.Tensor | None, temperature: float, device: th.device) -> th.Tensor:
+    def entropy(self, n: int, params: th.Tensor | None, temperature: Temperature, device: th.device) -> th.Tensor:
         assert params is not None, "a categorical latent needs the outputs of pi(z|s1)"
         log_probs = self._log_probs(params, temperature)
         return -(log_probs.exp() * log_probs).sum(dim=-1)
@@ -244,6 +258,10 @@ class CategoricalLatent(LatentSpace):
     def best_posterior_log_prob(self) -> float:
         return math.log(1.0 - self.uniform_mix + self.uniform_mix / self.dim)
 
+    @property
+    def default_target_entropy(self) -> float:
+        return 0.9 * math.log(self.dim)
+
     def posterior_accuracy(self, outputs: th.Tensor, z: th.Tensor) -> th.Tensor:
         return (outputs.argmax(dim=-1) == z.argmax(dim=-1)).to(th.float32).mean()
 
@@ -251,7 +269,7 @@ class CategoricalLatent(LatentSpace):
         assert params is not None, "a categorical latent needs the outputs of pi(z|s1)"
         return F.one_hot(params.argmax(dim=-1), self.dim).to(th.float32)
 
-    def candidates(self, n: int, params: th.Tensor | None, temperature: float, noise: th.Tensor) -> th.Tensor:
+    def candidates(self, n: int, params: th.Tensor | None, temperature: Temperature, noise: th.Tensor) -> th.Tensor:
         return th.eye(self.dim, device=noise.device).unsqueeze(1).expand(-1, n, -1)
 
 
@@ -279,15 +297,15 @@ class MixedLatent(LatentSpace):
     def _split(self, x: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         return x[..., : self.n_categories], x[..., self.n_categories :]
 
-    def sample(self, n: int, params: th.Tensor | None, temperature: float, device: th.device) -> th.Tensor:
+    def sample(self, n: int, params: th.Tensor | None, temperature: Temperature, device: th.device) -> th.Tensor:
         category = self.categorical.sample(n, params, temperature, device)
         return th.cat([category, self.gaussian.sample(n, None, temperature, device)], dim=-1)
 
-    def log_prob(self, z: th.Tensor, params: th.Tensor | None, temperature: float) -> th.Tensor:
+    def log_prob(self, z: th.Tensor, params: th.Tensor | None, temperature: Temperature) -> th.Tensor:
         category, gaussian = self._split(z)
         return self.categorical.log_prob(category, params, temperature) + self.gaussian.log_prob(gaussian, None, temperature)
 
-    def entropy(self, n: int, params: th.Tensor | None, temperature: float, device: th.device) -> th.Tensor:
+    def entropy(self, n: int, params: th.Tensor | None, temperature: Temperature, device: th.device) -> th.Tensor:
         category = self.categorical.entropy(n, params, temperature, device)
         return category + self.gaussian.entropy(n, None, temperature, device)
 
@@ -302,6 +320,10 @@ class MixedLatent(LatentSpace):
     def best_posterior_log_prob(self) -> float:
         return self.categorical.best_posterior_log_prob + self.gaussian.best_posterior_log_prob
 
+    @property
+    def default_target_entropy(self) -> float:
+        return self.categorical.default_target_entropy + self.gaussian.default_target_entropy
+
     def posterior_accuracy(self, outputs: th.Tensor, z: th.Tensor) -> th.Tensor:
         (logits, mean), (category, gaussian) = self._split(outputs), self._split(z)
         discrete = self.categorical.posterior_accuracy(logits, category)
@@ -310,7 +332,7 @@ class MixedLatent(LatentSpace):
     def mode(self, n: int, params: th.Tensor | None, device: th.device) -> th.Tensor:
         return th.cat([self.categorical.mode(n, params, device), self.gaussian.mode(n, None, device)], dim=-1)
 
-    def candidates(self, n: int, params: th.Tensor | None, temperature: float, noise: th.Tensor) -> th.Tensor:
+    def candidates(self, n: int, params: th.Tensor | None, temperature: Temperature, noise: th.Tensor) -> th.Tensor:
         categories = self.categorical.candidates(n, params, temperature, noise)
         # Every category is tried, the Gaussian parts are dealt out to them in turn
         index = th.arange(max(len(noise), len(categories)), device=noise.device)
@@ -338,13 +360,13 @@ class HypersphereLatent(LatentSpace):
         self._log_area = math.log(2.0) + 0.5 * self.dim * math.log(math.pi) - math.lgamma(0.5 * self.dim)
         self._log_normalizer = von_mises_fisher_log_normalizer(self.dim, self.concentration)
 
-    def sample(self, n: int, params: th.Tensor | None, temperature: float, device: th.device) -> th.Tensor:
+    def sample(self, n: int, params: th.Tensor | None, temperature: Temperature, device: th.device) -> th.Tensor:
         return F.normalize(th.randn(n, self.dim, device=device), dim=-1)
 
-    def log_prob(self, z: th.Tensor, params: th.Tensor | None, temperature: float) -> th.Tensor:
+    def log_prob(self, z: th.Tensor, params: th.Tensor | None, temperature: Temperature) -> th.Tensor:
         return th.full(z.shape[:-1], -self._log_area, device=z.device)
 
-    def entropy(self, n: int, params: th.Tensor | None, temperature: float, device: th.device) -> th.Tensor:
+    def entropy(self, n: int, params: th.Tensor | None, temperature: Temperature, device: th.device) -> th.Tensor:
         return th.full((n,), self._log_area, device=device)
 
     def posterior_log_prob(self, outputs: th.Tensor, z: th.Tensor) -> th.Tensor:
@@ -361,7 +383,7 @@ class HypersphereLatent(LatentSpace):
     def mode(self, n: int, params: th.Tensor | None, device: th.device) -> th.Tensor:
         return th.eye(1, self.dim, device=device).expand(n, -1)
 
-    def candidates(self, n: int, params: th.Tensor | None, temperature: float, noise: th.Tensor) -> th.Tensor:
+    def candidates(self, n: int, params: th.Tensor | None, temperature: Temperature, noise: th.Tensor) -> th.Tensor:
         return F.normalize(noise, dim=-1).unsqueeze(1).expand(-1, n, -1)
 
 
@@ -371,13 +393,13 @@ class NoLatent(LatentSpace):
     name = "none"
     dim = posterior_dim = policy_dim = 0
 
-    def sample(self, n: int, params: th.Tensor | None, temperature: float, device: th.device) -> th.Tensor:
+    def sample(self, n: int, params: th.Tensor | None, temperature: Temperature, device: th.device) -> th.Tensor:
         return th.zeros(n, 0, device=device)
 
-    def log_prob(self, z: th.Tensor, params: th.Tensor | None, temperature: float) -> th.Tensor:
+    def log_prob(self, z: th.Tensor, params: th.Tensor | None, temperature: Temperature) -> th.Tensor:
         return th.zeros(z.shape[:-1], device=z.device)
 
-    def entropy(self, n: int, params: th.Tensor | None, temperature: float, device: th.device) -> th.Tensor:
+    def entropy(self, n: int, params: th.Tensor | None, temperature: Temperature, device: th.device) -> th.Tensor:
         return th.zeros(n, device=device)
 
     def posterior_log_prob(self, outputs: th.Tensor, z: th.Tensor) -> th.Tensor:
@@ -393,7 +415,7 @@ class NoLatent(LatentSpace):
     def mode(self, n: int, params: th.Tensor | None, device: th.device) -> th.Tensor:
         return th.zeros(n, 0, device=device)
 
-    def candidates(self, n: int, params: th.Tensor | None, temperature: float, noise: th.Tensor) -> th.Tensor:
+    def candidates(self, n: int, params: th.Tensor | None, temperature: Temperature, noise: th.Tensor) -> th.Tensor:
         return th.zeros(1, n, 0, device=noise.device)
 
 

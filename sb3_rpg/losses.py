@@ -161,6 +161,21 @@ def entropy_coefficient_loss(log_coefficient: th.Tensor, log_prob: th.Tensor, ta
     return -(log_coefficient.exp() * (log_prob.mean() + target_entropy).detach()).sum()
 
 
+def latent_temperature_step(temperature: th.Tensor, entropy: th.Tensor, target_entropy: float, rate: float = 0.1) -> th.Tensor:
+    """
+    alpha_z moved to where pi(z|s1) has its target entropy: by a tenth at most, in proportion within a nat of it. q is in
+    units of V_est, which differ from task to task and while one is learned: no number fits all. The paper decays the
+    entropy by hand.
+
+    :param temperature: alpha_z, 0-d
+    :param entropy: of pi(z|s1), mean over a batch, 0-d
+    :param target_entropy: in nats
+    :param rate: log alpha_z's step, a nat away from the target and further
+    :return: alpha_z, 0-d
+    """
+    return (temperature * (rate * (target_entropy - entropy).clamp(-1.0, 1.0)).exp()).clamp(1e-6, 1e6)
+
+
 def posterior_loss(log_prob: th.Tensor) -> th.Tensor:
     """
     Maximum likelihood of z given the policy's own imagined (s, a), which tightens the bound of Eq. 2.

@@ -24,6 +24,7 @@ PAPER: dict[str, Any] = {
     "latent": "gaussian",
     "latent_dim": 12,
     "latent_kwargs": {"posterior_std": 0.4},
+    "latent_ent_coef": 1.0,
     "beta": 0.005,
     "posterior_baseline": False,
     "latent_relabel": 0.0,

@@ -16,14 +16,20 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from sb3_rpg.allocator import keep_freed_memory
 from sb3_rpg.buffer_registry import latent_buffer_class
 from sb3_rpg.callbacks import WorldModelCallback
-from sb3_rpg.checks import check_arguments, check_horizon, check_replay_buffer, check_reward_scale
+from sb3_rpg.checks import (
+    check_arguments,
+    check_horizon,
+    check_latent_target_entropy,
+    check_replay_buffer,
+    check_reward_scale,
+)
 from sb3_rpg.diagnostics import DiagnosticsCallback
 from sb3_rpg.intrinsic import INTRINSIC_REWARDS, IntrinsicReward, make_intrinsic_reward
 from sb3_rpg.latents import LatentSpace, make_latent_space
 from sb3_rpg.metrics import Metrics
 from sb3_rpg.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, PlanningConfig, RPGPolicy
 from sb3_rpg.precision import Twin, autocast_context, resolve_precision
-from sb3_rpg.schedules import Coefficient, make_coefficient
+from sb3_rpg.schedules import Coefficient, initial_coefficient, make_coefficient
 from sb3_rpg.training import LatentTraining
 
 LOSS_WEIGHTS = {"consistency": 10000.0, "reward": 10.0, "value": 1.0, "termination": 1.0}
@@ -75,7 +81,10 @@ class RPG(LatentTraining):
         used. A number, a function of the remaining progress, or a :class:`~sb3_rpg.schedules.Ramp`
     :param posterior_baseline: whether, for a z of fixed prior, ``beta`` weighs log p_phi(z|s,a) less that of a posterior that
         knows nothing, see :meth:`~sb3_rpg.posterior.Posterior.reward`; the paper: not
-    :param latent_ent_coef: alpha_z, weight of the entropy of a learned pi(z|s1); as ``beta``
+    :param latent_ent_coef: alpha_z, weight of the entropy of a learned pi(z|s1); as ``beta``, or "auto" (from 1, or from the
+        number in "auto_0.1"): what holds the entropy at ``latent_target_entropy``
+    :param latent_target_entropy: of a learned pi(z|s1) in nats, when ``latent_ent_coef`` is "auto"; as ``beta``, such as a
+        Ramp to 0, which leaves the best z; "auto": :attr:`~sb3_rpg.latents.LatentSpace.default_target_entropy`
     :param latent_relabel: share of each batch whose z is drawn anew instead of taken from the buffer, see
         :func:`~sb3_rpg.batches.relabel_latents`; 0: none, as in the paper; "auto":
         :func:`~sb3_rpg.batches.automatic_relabel`
@@ -149,7 +158,8 @@ class RPG(LatentTraining):
         latent_kwargs: dict[str, Any] | None = None,
         beta: Coefficient = 0.01,
         posterior_baseline: bool = True,
-        latent_ent_coef: Coefficient = 1.0,
+        latent_ent_coef: str | Coefficient = "auto",
+        latent_target_entropy: str | Coefficient = "auto",
         latent_relabel: float | str = "auto",
         horizon: int = 3,
         target_horizon: int | None = 1,
@@ -208,6 +218,7 @@ class RPG(LatentTraining):
         self.beta = beta
         self.posterior_baseline = posterior_baseline
         self.latent_ent_coef = latent_ent_coef
+        self.latent_target_entropy = latent_target_entropy
         self.latent_relabel = latent_relabel
         self.horizon = horizon
         self.target_horizon = horizon if target_horizon is None else target_horizon
@@ -242,7 +253,10 @@ class RPG(LatentTraining):
         if not isinstance(self.ent_coef, str):
             self.ent_coef = make_coefficient("ent_coef", self.ent_coef)
         self.beta = make_coefficient("beta", self.beta)
-        self.latent_ent_coef = make_coefficient("latent_ent_coef", self.latent_ent_coef)
+        if not isinstance(self.latent_ent_coef, str):
+            self.latent_ent_coef = make_coefficient("latent_ent_coef", self.latent_ent_coef)
+        if not isinstance(self.latent_target_entropy, str):
+            self.latent_target_entropy = make_coefficient("latent_target_entropy", self.latent_target_entropy)
         self.reward_scale = check_reward_scale(self.reward_scale)
         self.target_horizon = self.horizon if self.target_horizon is None else self.target_horizon
         self.head_steps = self.horizon if self.head_steps is None else self.head_steps
@@ -296,9 +310,13 @@ class RPG(LatentTraining):
             self.target_entropy = -float(np.prod(self.action_space.shape))  # type: ignore[arg-type]
         self.target_entropy = float(self.target_entropy)
         if isinstance(self.ent_coef, str):
-            initial = float(self.ent_coef.partition("_")[2] or 1.0)
-            self.log_ent_coef = th.full((1,), initial, device=self.device).log().requires_grad_(True)
+            self.log_ent_coef = (
+                th.full((1,), initial_coefficient(self.ent_coef), device=self.device).log().requires_grad_(True)
+            )
             self.ent_coef_optimizer = th.optim.Adam([self.log_ent_coef], lr=self.lr_schedule(1) * self.ent_coef_lr_factor)
+        if isinstance(self.latent_ent_coef, str):
+            check_latent_target_entropy(self.latent_space, self.latent_target_entropy)
+            self.actor.latent_temperature.fill_(initial_coefficient(self.latent_ent_coef))
 
     def _intrinsic_reward_name(self) -> str | type[IntrinsicReward] | None:
         if self.intrinsic_reward != "auto":

@@ -83,6 +83,14 @@ def make_coefficient(name: str, value: Coefficient) -> float | Callable[[float],
     return float(value)
 
 
+def initial_coefficient(automatic: str) -> float:
+    """
+    :param automatic: "auto" or "auto_<initial value>", as SB3 has it for ``ent_coef``
+    :return: the value to start from, 1 unless named
+    """
+    return float(automatic.partition("_")[2] or 1.0)
+
+
 def coefficient_at(
     coefficient: float | Callable[[float], float] | Ramp, num_timesteps: int, progress_remaining: float
 ) -> float:

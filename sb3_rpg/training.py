@@ -18,7 +18,7 @@ from sb3_rpg.batches import (
 )
 from sb3_rpg.buffers import SegmentSamples
 from sb3_rpg.intrinsic import IntrinsicReward, uniform_transition_batch
-from sb3_rpg.losses import entropy_coefficient_loss
+from sb3_rpg.losses import entropy_coefficient_loss, latent_temperature_step
 from sb3_rpg.metrics import Metrics
 from sb3_rpg.networks import polyak_average
 from sb3_rpg.policies import RPGPolicy
@@ -53,7 +53,8 @@ class LatentTraining(LatentOffPolicyAlgorithm):
     target_update_interval: int
     beta: Coefficient
     posterior_baseline: bool
-    latent_ent_coef: Coefficient
+    latent_ent_coef: str | Coefficient
+    latent_target_entropy: str | Coefficient
     latent_relabel: float | str
     horizon: int
     target_horizon: int
@@ -82,12 +83,16 @@ class LatentTraining(LatentOffPolicyAlgorithm):
             ent_coef=self._coefficient(self.ent_coef) if learned is None else learned,
             beta=self._coefficient(self.beta),
             posterior_baseline=self.posterior_baseline,
-            latent_ent_coef=self._coefficient(self.latent_ent_coef),
+            latent_ent_coef=self._latent_ent_coef(),
             loss_weights=self.loss_weights,
             max_grad_norm=self.max_grad_norm,
             entropy_in_target=self.entropy_in_target,
             model_terminations=self._terminations_seen,
         )
+
+    def _latent_ent_coef(self) -> float | th.Tensor:
+        held = isinstance(self.latent_ent_coef, str)
+        return self.actor.latent_temperature.clone() if held else self._coefficient(self.latent_ent_coef)
 
     def _coefficient(self, value: Any) -> float:
         return coefficient_at(value, self.num_timesteps, self._current_progress_remaining)
@@ -196,9 +201,11 @@ class LatentTraining(LatentOffPolicyAlgorithm):
 
     def _update_policy(self, batch_size: int) -> None:
         settings = self.update_settings()
-        self.actor.latent_temperature.fill_(settings.latent_ent_coef)
+        if not isinstance(settings.latent_ent_coef, th.Tensor):
+            self.actor.latent_temperature.fill_(settings.latent_ent_coef)
         batch = PolicyBatch(*self.replay_buffer.sample_states(batch_size, self._vec_normalize_env))
         batch = batch._replace(latents=self._relabel(batch.latents))
+        n_starts = 0
         if self.actor.latent_head is not None:
             # A buffer smaller than an episode may hold no start at all
             n_starts = batch_size // 4 if len(self.replay_buffer.start_index) > 0 else 0
@@ -207,6 +214,10 @@ class LatentTraining(LatentOffPolicyAlgorithm):
         self._twin.refresh()
         metrics, log_probs = update_actor(self._twin, batch, settings)
         self.metrics.add(metrics)
+        if self.actor.latent_head is not None:
+            self.metrics.add({"latent_ent_coef": settings.latent_ent_coef})
+            if isinstance(self.latent_ent_coef, str) and n_starts > 0:
+                self._hold_latent_entropy(metrics["latent_entropy"])
         if self.log_ent_coef is not None:
             assert self.ent_coef_optimizer is not None and isinstance(self.target_entropy, float)
             loss = entropy_coefficient_loss(self.log_ent_coef, log_probs, self.target_entropy)
@@ -215,3 +226,9 @@ class LatentTraining(LatentOffPolicyAlgorithm):
             self.ent_coef_optimizer.step()
             self.metrics.add({"ent_coef_loss": loss})
         self.metrics.add({"ent_coef": settings.ent_coef, "beta": settings.beta})
+
+    def _hold_latent_entropy(self, entropy: th.Tensor) -> None:
+        target = self.latent_target_entropy
+        target = self.latent_space.default_target_entropy if isinstance(target, str) else self._coefficient(target)
+        temperature = self.actor.latent_temperature
+        temperature.copy_(latent_temperature_step(temperature, entropy, target))

@@ -37,7 +37,7 @@ class UpdateSettings(NamedTuple):
     #: whether what beta weighs is relative to a posterior that knows nothing
     posterior_baseline: bool
     #: alpha_z
-    latent_ent_coef: float
+    latent_ent_coef: float | th.Tensor
     #: weights of the terms of Eq. 4, by name
     loss_weights: dict[str, float]
     #: gradients are clipped to this norm; 0: not

@@ -37,7 +37,7 @@ OPTIONS: dict[str, list[Any]] = {
     "actor_batch_size": [None, 1, 8],
     "ent_coef": ["auto", 0.0, 0.1],
     "latent_relabel": ["auto", 0.0, 0.5],
-    "latent_ent_coef": [0, 1.0, Ramp(1.0, 0.0, start=0, end=40)],
+    "latent_ent_coef": ["auto", 0, 1.0, Ramp(1.0, 0.0, start=0, end=40)],
     "beta": [0, 0.1],
     "posterior_baseline": [True, False],
     "intrinsic_reward": ["auto", None],

@@ -8,11 +8,13 @@ import torch as th
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sb3_rpg.latents import CategoricalLatent
 from sb3_rpg.losses import (
     ModelTargets,
     actor_loss,
     category_value_loss,
     entropy_coefficient_loss,
+    latent_temperature_step,
     model_losses,
     posterior_loss,
     value_estimate,
@@ -276,6 +278,31 @@ def test_alpha_rests_where_the_mean_entropy_is_on_target() -> None:
     log_alpha = th.zeros(1, requires_grad=True)
     entropy_coefficient_loss(log_alpha, th.tensor([[-1.0, -3.0]]), target_entropy=2.0).backward()
     assert log_alpha.grad is not None and log_alpha.grad.item() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("entropy", "factor"), [(2.0, 1.0), (1.5, math.exp(0.05)), (0.0, math.exp(0.1)), (9.0, math.exp(-0.1))]
+)
+def test_alpha_z_follows_the_entropys_distance_from_its_target(entropy: float, factor: float) -> None:
+    assert latent_temperature_step(th.tensor(3.0), th.tensor(entropy), 2.0).item() == pytest.approx(3.0 * factor)
+
+
+@given(seed=st.integers(0, 10_000), scale=st.sampled_from([1e-2, 1.0, 1e2]), share=st.floats(0.2, 0.95))
+@settings(max_examples=30, deadline=None)
+def test_alpha_z_finds_the_target_entropy_whatever_the_scale_of_q(seed: int, scale: float, share: float) -> None:
+    q = scale * th.randn(16, 8, generator=th.Generator().manual_seed(seed))
+    space, target, temperature = CategoricalLatent(8), share * math.log(8), th.tensor(1.0)
+    for _ in range(500):
+        temperature = latent_temperature_step(temperature, space.entropy(16, q, temperature, q.device).mean(), target)
+    assert space.entropy(16, q, temperature, q.device).mean().item() == pytest.approx(target, abs=0.02)
+
+
+def test_alpha_z_stays_finite_where_no_temperature_reaches_the_target() -> None:
+    for target, bound in ((5.0, 1e6), (0.0, 1e-6)):
+        temperature = th.tensor(1.0)
+        for _ in range(1000):
+            temperature = latent_temperature_step(temperature, th.tensor(2.0), target)
+        assert temperature.item() == pytest.approx(bound)
 
 
 def test_posterior_loss_is_the_negative_mean_log_likelihood() -> None:

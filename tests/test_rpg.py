@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from torch import nn
 
 from sb3_rpg import RPG, Ramp, WorldModelCallback
 from sb3_rpg.intrinsic import RND
-from sb3_rpg.latents import LATENT_SPACES, GaussianLatent
+from sb3_rpg.latents import LATENT_SPACES, CategoricalLatent, GaussianLatent
 from tests.conftest import SMALL, SMALL_POLICY, LabelledEnv, changed, labelled_vec_env, parameters_of, small_rpg
 
 # --------------------------------------------------------------------- learning
@@ -277,6 +278,42 @@ def test_alpha_is_learned_only_if_asked_for_and_from_its_initial_value() -> None
     for target, sign in ((-50.0, -1), (50.0, 1)):
         model = small_rpg(ent_coef="auto_0.2", target_entropy=target).learn(30)
         assert np.sign(float(model.update_settings().ent_coef) - 0.2) == sign
+
+
+@pytest.mark.parametrize("latent", ["categorical", "mixed", "learned_gaussian"])
+def test_alpha_z_is_held_by_the_entropy_of_pi_of_z(latent: str) -> None:
+    # An entropy above its target lets alpha_z fall, one below lets it rise; from its initial value
+    for target, sign in ((0.0, -1), (1000.0, 1), (Ramp(1000.0, 2000.0, 0, 100), 1)):
+        model = small_rpg(latent=latent, latent_ent_coef="auto_3", latent_target_entropy=target)
+        assert float(model.update_settings().latent_ent_coef) == pytest.approx(3.0)
+        model.learn(30)
+        expected = 3.0 * math.exp(0.1 * sign * model._n_updates)
+        assert model._n_updates > 0 and model.actor.latent_temperature.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_by_default_pi_of_z_keeps_nine_tenths_of_its_most_entropy() -> None:
+    # Rewards far above 1, so that q / 1 is decided at once
+    def entropy(**kwargs: Any) -> float:
+        model = small_rpg(labelled_vec_env(2, reward=100.0), latent="categorical", reward_scale=1.0, **kwargs).learn(600)
+        states = model.world_model.encoder(model.replay_buffer.sample_starts(64))
+        params, temperature = model.actor.latent_params(states), model.actor.latent_temperature
+        return model.latent_space.entropy(64, params, temperature, model.device).mean().item()
+
+    most = math.log(small_rpg(latent="categorical").latent_space.dim)
+    assert entropy() == pytest.approx(0.9 * most, abs=0.2 * most)
+    assert entropy(latent_ent_coef=1.0) < 0.1 * most
+
+
+def test_a_space_of_ones_own_must_say_what_entropy_to_hold() -> None:
+    class Own(CategoricalLatent):
+        default_target_entropy = math.nan
+
+    with pytest.raises(
+        ValueError, match=r"`latent_target_entropy='auto'` has no value for latent='categorical'.*give a number"
+    ):
+        small_rpg(latent=Own(3))
+    assert small_rpg(latent=Own(3), latent_target_entropy=1.0).learn(20)._n_updates > 0
+    assert small_rpg(latent=Own(3), latent_ent_coef=1.0).learn(20)._n_updates > 0
 
 
 def test_the_actor_draws_categories_with_the_latest_temperature() -> None:

@@ -7,6 +7,7 @@ import torch as th
 from sb3_rpg.diagnostics import measures
 from sb3_rpg.diagnostics.samples import Block, Steps, newest_block, recent_steps, take
 from sb3_rpg.intrinsic import uniform_transition_batch
+from sb3_rpg.schedules import initial_coefficient
 
 if TYPE_CHECKING:
     from sb3_rpg.rpg import RPG
@@ -100,8 +101,7 @@ def _reward_measures(model: "RPG", recent: Steps, settings: "UpdateSettings") ->
     found.update(ent_coef=th.as_tensor(settings.ent_coef), action_entropy=entropy, beta=th.as_tensor(settings.beta))
     if model.log_ent_coef is not None:
         assert isinstance(model.target_entropy, float) and isinstance(model.ent_coef, str)
-        initial = float(model.ent_coef.partition("_")[2] or 1.0)
-        found["ent_coef_change"] = found["ent_coef"] / initial
+        found["ent_coef_change"] = found["ent_coef"] / initial_coefficient(model.ent_coef)
         found["entropy_gap"] = (entropy - model.target_entropy) / recent.actions.shape[-1]
     return found
 
