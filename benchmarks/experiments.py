@@ -27,6 +27,8 @@ RPG_PRECISE = Algorithm("rpg_precise", "rpg", PRECISE)
 NO_BASELINE = {"posterior_baseline": False}
 RPG_NO_BASELINE = Algorithm("no_baseline", "rpg", NO_BASELINE)
 RANDOM = tuple(Algorithm(name, name) for name in RANDOM_BASELINES)
+#: trained for the whole budget of ``maze``; what measures less of the same runs reads them there
+MAZE_ALGORITHMS = (RPG, RPG_CATEGORICAL, MBSAC_R, SAC_RND, SAC, RPG_NO_BASELINE, *RANDOM)
 
 
 def _standard(task: str, *others: Algorithm) -> Experiment:
@@ -109,6 +111,20 @@ _MAZE_GROUPS: Mapping[str, tuple[str, tuple[Algorithm, ...]]] = {
     ),
 }
 
+_GROUPED = tuple({member.label: member for _, members in _MAZE_GROUPS.values() for member in (RPG, *members)}.values())
+_UPDATES = (
+    RPG,
+    _rpg("updates_0.2", train_freq=1, gradient_steps=1),
+    _rpg("updates_0.5", train_freq=2, gradient_steps=5),
+    _rpg("updates_1", train_freq=1, gradient_steps=5),
+    SAC_RND,
+)
+
+
+def _shared_with_maze(algorithms: tuple[Algorithm, ...]) -> dict[str, str]:
+    return {algorithm.label: "maze" for algorithm in algorithms if algorithm in MAZE_ALGORITHMS}
+
+
 _EXPERIMENTS = (
     Experiment(
         name="bandit",
@@ -126,9 +142,21 @@ _EXPERIMENTS = (
         task=MAZE,
         budget=250_000,
         metrics=(Metric("coverage", every=2500),),
-        algorithms=(RPG, RPG_CATEGORICAL, MBSAC_R, SAC_RND, SAC, RPG_NO_BASELINE, *RANDOM),
+        algorithms=MAZE_ALGORITHMS,
         baseline="mbsac_r",
         seeds=5,
+        groups=(
+            Group(
+                "baselines",
+                "RPG, the same without z (mbsac_r), SAC with the same bonus (sac_rnd), SAC, chance",
+                ("rpg", "mbsac_r", "sac_rnd", "sac", *RANDOM_BASELINES),
+            ),
+            Group(
+                "latent",
+                "z: Gaussian (rpg), also with the paper's posterior term (no_baseline), categorical, none (mbsac_r)",
+                ("rpg", "no_baseline", "rpg_categorical", "mbsac_r"),
+            ),
+        ),
         milestones=(50_000, 120_000, 180_000, 240_000),
     ),
     Experiment(
@@ -147,9 +175,7 @@ _EXPERIMENTS = (
         task=MAZE,
         budget=100_000,
         metrics=(Metric("coverage", every=2500),),
-        algorithms=tuple(
-            {member.label: member for _, members in _MAZE_GROUPS.values() for member in (RPG, *members)}.values()
-        ),
+        algorithms=_GROUPED,
         baseline="rpg",
         seeds=3,
         groups=tuple(
@@ -157,6 +183,7 @@ _EXPERIMENTS = (
             for name, (title, members) in _MAZE_GROUPS.items()
         ),
         milestones=(50_000, 100_000),
+        shared=_shared_with_maze(_GROUPED),
     ),
     Experiment(
         # Ten times the updates take ten times as long: at a smaller budget than the other ablations. They follow vector steps
@@ -165,17 +192,12 @@ _EXPERIMENTS = (
         title="Updates an environment step (rpg: 0.1), 30,000 steps of the maze without reward (RPGMaze-v0)",
         task=MAZE,
         budget=30_000,
-        metrics=(Metric("coverage", every=1000),),
-        algorithms=(
-            RPG,
-            _rpg("updates_0.2", train_freq=1, gradient_steps=1),
-            _rpg("updates_0.5", train_freq=2, gradient_steps=5),
-            _rpg("updates_1", train_freq=1, gradient_steps=5),
-            SAC_RND,
-        ),
+        metrics=(Metric("coverage", every=2500),),
+        algorithms=_UPDATES,
         baseline="rpg",
         seeds=3,
         milestones=(10_000, 20_000, 30_000),
+        shared=_shared_with_maze(_UPDATES),
     ),
     Experiment(
         name="push",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.densities import STAGES, at_stages, draw_density, load_densities
-from benchmarks.results import read_curve
+from benchmarks.results import read_runs
 from benchmarks.runs import Row
 from benchmarks.schema import METRIC_LABELS, Experiment
 from benchmarks.statistics import FloatArray, interval_of_curve, iqm
@@ -69,7 +69,7 @@ def load_curves(folder: Path, experiment: Experiment, x: str = "steps") -> dict[
     for algorithm in experiment.algorithms:
         runs = {
             seed: {row.step: row.value for row in rows if row.metric == experiment.metric.name}
-            for seed, rows in sorted(read_curve(folder / f"{algorithm.label}.csv").items())
+            for seed, rows in sorted(read_runs(folder, experiment, algorithm.label).items())
         }
         if not runs:
             continue
@@ -86,7 +86,7 @@ def _load_curves_over_time(folder: Path, experiment: Experiment, x: str) -> dict
     curves = {}
     for algorithm in experiment.algorithms:
         runs = {}
-        for seed, rows in sorted(read_curve(folder / f"{algorithm.label}.csv").items()):
+        for seed, rows in sorted(read_runs(folder, experiment, algorithm.label).items()):
             steps, values = _columns(rows, experiment.metric.name)
             clock_steps, seconds = _columns(rows, clock)
             if len(steps) and len(clock_steps):

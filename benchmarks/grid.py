@@ -47,10 +47,10 @@ def plan_runs(experiment: Experiment, labels: list[str] | None, seeds: Sequence[
     :param experiment: the experiment
     :param labels: labels of the algorithms to run; None: all
     :param seeds: seeds
-    :return: the runs, seed by seed, so that all algorithms can be compared early
+    :return: the runs, seed by seed, so that all algorithms can be compared early; without those that another experiment makes
     :raises ValueError: if a label, an algorithm or the environment is unknown
     """
-    algorithms = experiment.select(labels)
+    algorithms = [algorithm for algorithm in experiment.select(labels) if algorithm.label not in experiment.shared]
     env_id = experiment.task.env_id
     settings: dict[str, dict[str, Any]] = {
         algorithm.label: resolve_settings(algorithm.base, env_id, algorithm.overrides) if algorithm.learns else {}

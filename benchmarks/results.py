@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.runs import Row, RunFolder, RunSpec, locked, read_json, write_json, write_text
-from benchmarks.schema import FIRST_TUNING_SEED
+from benchmarks.schema import FIRST_TUNING_SEED, Experiment
 
 COLUMNS = ("step", "value", "seed", "metric")
 #: rows kept of a run and metric
@@ -142,6 +142,18 @@ def read_curve(path: Path) -> dict[int, list[Row]]:
             row = Row(line["metric"], int(line["step"]), float(line["value"]))
             rows.setdefault(int(line["seed"]), []).append(row)
     return rows
+
+
+def read_runs(folder: Path, experiment: Experiment, label: str) -> dict[int, list[Row]]:
+    """
+    :param folder: results of an experiment, beside those of others
+    :param experiment: the experiment
+    :param label: one of its algorithms
+    :return: measurements by seed, wherever the runs were made, up to the experiment's budget
+    """
+    source = folder.parent / experiment.shared[label] if label in experiment.shared else folder
+    runs = read_curve(source / f"{label}.csv")
+    return {seed: [row for row in rows if row.step <= experiment.budget] for seed, rows in runs.items()}
 
 
 def write_curve(path: Path, rows: dict[int, list[Row]]) -> None:

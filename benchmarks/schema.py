@@ -123,6 +123,8 @@ class Experiment:
     :param seeds: number of seeds: 0, 1, ..., seeds - 1
     :param groups: how figure and table are divided; none: not at all
     :param milestones: steps on the way whose values a table of their own shows
+    :param shared: labels of algorithms that a longer experiment trains with the same settings: their first steps are these
+        runs, so they are read there, up to this budget, and not trained again; by label, the experiment's name
     :raises ValueError: if names clash, the baseline is none of the algorithms, or a number is not positive
     """
 
@@ -136,6 +138,7 @@ class Experiment:
     seeds: int
     groups: tuple[Group, ...] = ()
     milestones: tuple[int, ...] = ()
+    shared: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         labels = [algorithm.label for algorithm in self.algorithms]
@@ -146,6 +149,8 @@ class Experiment:
         for group in self.groups:
             if unknown := sorted(set(group.labels) - set(labels)):
                 raise ValueError(f"group {group.name!r} of {self.name!r} names {unknown}, which are none of its algorithms")
+        if unknown := sorted(set(self.shared) - set(labels)):
+            raise ValueError(f"shared={unknown} of {self.name!r} are none of its algorithms")
         if self.budget < 1 or self.seeds < 1 or not self.metrics:
             raise ValueError(f"{self.name!r} needs a budget and seeds of at least 1, and a metric")
         if not all(0 <= step <= self.budget for step in self.milestones):
@@ -166,7 +171,7 @@ class Experiment:
         if budget == self.budget:
             return self
         milestones = tuple(step for step in self.milestones if step <= budget)
-        return replace(self, name=f"{self.name}_n{budget}", budget=budget, milestones=milestones)
+        return replace(self, name=f"{self.name}_n{budget}", budget=budget, milestones=milestones, shared={})
 
     def select(self, labels: list[str] | None) -> list[Algorithm]:
         """

@@ -89,9 +89,25 @@ def test_ablations_differ_from_the_default_in_one_group_each() -> None:
         experiment.labels_of(["width"])
 
 
+def test_shared_runs_are_the_first_steps_of_longer_ones() -> None:
+    sharing = [experiment for experiment in EXPERIMENTS.values() if experiment.shared]
+    assert {experiment.name for experiment in sharing} == {"maze_100k", "maze_updates"}
+    for experiment in sharing:
+        for label, name in experiment.shared.items():
+            longer = EXPERIMENTS[name]
+            (algorithm,) = experiment.select([label])
+            assert [algorithm] == longer.select([label]) and label not in longer.shared
+            assert longer.task == experiment.task and longer.metric == experiment.metric
+            assert longer.budget > experiment.budget and longer.seeds >= experiment.seeds
+            if algorithm.learns:  # nothing depends on how long training will be
+                settings = resolve_settings(algorithm.base, experiment.task.env_id, algorithm.overrides)
+                assert not [name for name, value in settings.items() if isinstance(value, str) and value.startswith("lin_")]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"shared": {"td3": "maze"}}, r"shared=\['td3'\] of 'pendulum'"),
         ({"algorithms": (RPG, SAC, Algorithm("rpg", "rpg"))}, "share a label"),
         ({"baseline": "td3"}, "baseline='td3'"),
         ({"budget": 0}, "budget"),
@@ -152,6 +168,8 @@ def test_only_the_experiment_itself_writes_where_git_looks() -> None:
 def test_the_command_explains_errors(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list"]) == 0
     assert "maze_100k: RPGMaze-v0, 100,000 steps, 3 seeds" in capsys.readouterr().out
+    assert main(["maze_100k", "--algos", "rpg", "sac_rnd"]) == 0
+    assert "maze_100k: rpg, sac_rnd are read from maze; train them there" in capsys.readouterr().out
     assert main(["no_such"]) == 2
     assert main(["pendulum", "--seeds", "1000"]) == 2
     assert main(["pendulum", "--jobs", "0"]) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,13 @@ def test_seeds_come_one_after_the_other(tmp_path: Path) -> None:
     assert names(plan.specs) == ["rpg/seed 0", "random_uniform/seed 0", "rpg/seed 1", "random_uniform/seed 1"]
     assert [spec.settings for spec in plan.specs if spec.base == "random_uniform"] == [{}, {}]
     assert names(make_plan(tmp_path, maze_experiment(), (3,), ["rpg"]).specs) == ["rpg/seed 3"]
+
+
+def test_what_another_experiment_trains_is_not_to_do(tmp_path: Path) -> None:
+    experiment = replace(maze_experiment(), shared={"rpg": "maze"})
+    assert names(make_plan(tmp_path, experiment, (0, 1)).specs) == ["random_uniform/seed 0", "random_uniform/seed 1"]
+    assert make_plan(tmp_path, experiment, (0,), ["rpg"]).specs == ()
+    assert names(make_plan(tmp_path, experiment.with_budget(100), (0,), ["rpg"]).specs) == ["rpg/seed 0"]
 
 
 def test_finished_runs_are_not_to_do(tmp_path: Path) -> None:

@@ -120,6 +120,15 @@ def test_groups_have_panels_and_tables(tmp_path: Path, experiment: Experiment, c
     assert "### Title A" in capsys.readouterr().out
 
 
+def test_shared_curves_are_read_where_they_were_trained_up_to_the_budget(tmp_path: Path, experiment: Experiment) -> None:
+    write(tmp_path / "long", "rpg", [0.9, 0.3])
+    write(tmp_path / "short", "sac", [0.3])
+    curves = load_curves(tmp_path / "short", replace(experiment, budget=200, shared={"rpg": "long"}))
+    assert list(curves) == ["rpg", "sac"]
+    assert curves["rpg"].steps.tolist() == [0, 100, 200]
+    assert curves["rpg"].values[:, -1] == pytest.approx([0.6, 0.2])
+
+
 def test_curves_over_time(tmp_path: Path, experiment: Experiment) -> None:
     with pytest.raises(ValueError, match=r"holds no results of 'tiny_maze' with 'seconds' beside them"):
         load_curves(tmp_path, experiment, "time")
