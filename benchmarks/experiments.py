@@ -27,6 +27,7 @@ RPG_PRECISE = Algorithm("rpg_precise", "rpg", PRECISE)
 NO_BASELINE = {"posterior_baseline": False}
 RPG_NO_BASELINE = Algorithm("no_baseline", "rpg", NO_BASELINE)
 RANDOM = tuple(Algorithm(name, name) for name in RANDOM_BASELINES)
+MAZE_METRICS = (Metric("coverage", every=2500),)
 #: trained for the whole budget of ``maze``; what measures less of the same runs reads them there
 MAZE_ALGORITHMS = (RPG, RPG_CATEGORICAL, MBSAC_R, SAC_RND, SAC, RPG_NO_BASELINE, *RANDOM)
 
@@ -111,18 +112,23 @@ _MAZE_GROUPS: Mapping[str, tuple[str, tuple[Algorithm, ...]]] = {
     ),
 }
 
-_GROUPED = tuple({member.label: member for _, members in _MAZE_GROUPS.values() for member in (RPG, *members)}.values())
-_UPDATES = (
-    RPG,
-    _rpg("updates_0.2", train_freq=1, gradient_steps=1),
-    _rpg("updates_0.5", train_freq=2, gradient_steps=5),
-    _rpg("updates_1", train_freq=1, gradient_steps=5),
-    SAC_RND,
-)
 
-
-def _shared_with_maze(algorithms: tuple[Algorithm, ...]) -> dict[str, str]:
-    return {algorithm.label: "maze" for algorithm in algorithms if algorithm in MAZE_ALGORITHMS}
+def _part_of_maze(
+    name: str, title: str, budget: int, algorithms: tuple[Algorithm, ...], own: tuple[Algorithm, ...] = (), **fields: Any
+) -> Experiment:
+    """The maze for fewer steps; algorithms that ``maze`` trains too are read there, but for those that have ``own`` runs."""
+    return Experiment(
+        name=name,
+        title=title,
+        task=MAZE,
+        budget=budget,
+        metrics=MAZE_METRICS,
+        algorithms=algorithms,
+        baseline="rpg",
+        seeds=3,
+        shared={member.label: "maze" for member in algorithms if member in MAZE_ALGORITHMS and member not in own},
+        **fields,
+    )
 
 
 _EXPERIMENTS = (
@@ -141,7 +147,7 @@ _EXPERIMENTS = (
         title="Exploration of the maze without reward (RPGMaze-v0)",
         task=MAZE,
         budget=250_000,
-        metrics=(Metric("coverage", every=2500),),
+        metrics=MAZE_METRICS,
         algorithms=MAZE_ALGORITHMS,
         baseline="mbsac_r",
         seeds=5,
@@ -169,35 +175,34 @@ _EXPERIMENTS = (
         baseline="mbsac_r",
         seeds=5,
     ),
-    Experiment(
+    _part_of_maze(
         name="maze_100k",
         title="What matters in the maze without reward, 100,000 steps (RPGMaze-v0)",
-        task=MAZE,
         budget=100_000,
-        metrics=(Metric("coverage", every=2500),),
-        algorithms=_GROUPED,
-        baseline="rpg",
-        seeds=3,
+        algorithms=tuple(
+            {member.label: member for _, members in _MAZE_GROUPS.values() for member in (RPG, *members)}.values()
+        ),
+        own=(SAC_RND,),  # of more seeds than there so far
         groups=tuple(
             Group(name, title, ("rpg", *(member.label for member in members)))
             for name, (title, members) in _MAZE_GROUPS.items()
         ),
         milestones=(50_000, 100_000),
-        shared=_shared_with_maze(_GROUPED),
     ),
-    Experiment(
-        # Ten times the updates take ten times as long: at a smaller budget than the other ablations. They follow vector steps
-        # of five environments
+    # Ten times the updates take ten times as long: at a smaller budget than the other ablations. They follow vector steps of
+    # five environments
+    _part_of_maze(
         name="maze_updates",
         title="Updates an environment step (rpg: 0.1), 30,000 steps of the maze without reward (RPGMaze-v0)",
-        task=MAZE,
         budget=30_000,
-        metrics=(Metric("coverage", every=2500),),
-        algorithms=_UPDATES,
-        baseline="rpg",
-        seeds=3,
+        algorithms=(
+            RPG,
+            _rpg("updates_0.2", train_freq=1, gradient_steps=1),
+            _rpg("updates_0.5", train_freq=2, gradient_steps=5),
+            _rpg("updates_1", train_freq=1, gradient_steps=5),
+            SAC_RND,
+        ),
         milestones=(10_000, 20_000, 30_000),
-        shared=_shared_with_maze(_UPDATES),
     ),
     Experiment(
         name="push",

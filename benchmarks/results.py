@@ -149,13 +149,10 @@ def read_runs(folder: Path, experiment: Experiment, label: str) -> dict[int, lis
     :param folder: results of an experiment, beside those of others
     :param experiment: the experiment
     :param label: one of its algorithms
-    :return: measurements by seed, up to the experiment's budget; of the experiment that shares the label only if there are
-        none of this one
+    :return: measurements by seed, wherever the runs were made, up to the experiment's budget
     """
-    path = folder / f"{label}.csv"
-    if label in experiment.shared and not path.is_file():
-        path = folder.parent / experiment.shared[label] / path.name
-    runs = read_curve(path)
+    source = folder.parent / experiment.shared[label] if label in experiment.shared else folder
+    runs = read_curve(source / f"{label}.csv")
     return {seed: [row for row in rows if row.step <= experiment.budget] for seed, rows in runs.items()}
 
 

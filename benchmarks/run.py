@@ -146,12 +146,9 @@ def main(arguments: list[str] | None = None) -> int:
         if parsed.groups is not None:
             labels = [*(labels or ()), *experiment.labels_of(parsed.groups)]
         specs = plan_runs(experiment, labels, seeds)
-        for name in sorted(set(experiment.shared.values())):
-            shared = [
-                label for label, source in experiment.shared.items() if source == name and (not labels or label in labels)
-            ]
-            if shared:
-                print(f"{experiment.name}: {', '.join(shared)} are read from {name}; train them there")
+        elsewhere = [f"{label} ({name})" for label, name in experiment.shared.items() if labels is None or label in labels]
+        if elsewhere:
+            print(f"{experiment.name}: read from the experiments that train them: {', '.join(elsewhere)}")
         command = shlex.join(["python", "-m", "benchmarks.run", *texts])
         return execute(Plan(experiment, specs, *locations(experiment, parsed.tuning), command), parsed)
     except ValueError as error:

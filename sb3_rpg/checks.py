@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_rpg.buffers import LatentBufferMixin
 from sb3_rpg.latents import LatentSpace
 from sb3_rpg.precision import PRECISIONS
-from sb3_rpg.schedules import make_coefficient
+from sb3_rpg.schedules import initial_coefficient
 
 if TYPE_CHECKING:
     from sb3_rpg.rpg import RPG
@@ -84,20 +84,8 @@ def check_arguments(model: "RPG") -> None:
 
 def _check_entropy(model: "RPG") -> None:
     for name in ("ent_coef", "latent_ent_coef"):
-        value = getattr(model, name)
-        if isinstance(value, str):
-            kind, _, initial = value.partition("_")
-            try:
-                valid = kind == "auto" and (not initial or 0 < float(initial) < math.inf)
-            except ValueError:
-                valid = False
-            _require(valid, f"`{name}` must be 'auto', 'auto_<initial value>' or a number, got {value!r}")
-    if isinstance(model.latent_target_entropy, str):
-        valid = model.latent_target_entropy == "auto"
-        message = (
-            f"`latent_target_entropy` must be a number, a schedule, a Ramp or 'auto', got {model.latent_target_entropy!r}"
-        )
-        _require(valid, message)
+        if isinstance(value := getattr(model, name), str):
+            initial_coefficient(name, value)
     if model.target_entropy != "auto":
         try:
             valid = math.isfinite(float(model.target_entropy))
@@ -118,18 +106,6 @@ def check_latent_target_entropy(space: LatentSpace, target: Any) -> None:
         f"`latent_target_entropy='auto'` has no value for latent={space.name!r}, which defines no `default_target_entropy`; "
         "give a number of nats, or a number as `latent_ent_coef`",
     )
-
-
-def check_reward_scale(value: Any) -> Any:
-    """
-    :param value: what the user gave as ``reward_scale``
-    :return: "auto" or a coefficient
-    :raises ValueError: if it is neither
-    """
-    if isinstance(value, str):
-        _require(value == "auto", f"`reward_scale` must be a number, a schedule, a Ramp or 'auto', got {value!r}")
-        return value
-    return make_coefficient("reward_scale", value)
 
 
 def check_horizon(env: VecEnv, horizon: int) -> None:

@@ -21,7 +21,6 @@ from sb3_rpg.checks import (
     check_horizon,
     check_latent_target_entropy,
     check_replay_buffer,
-    check_reward_scale,
 )
 from sb3_rpg.diagnostics import DiagnosticsCallback
 from sb3_rpg.intrinsic import INTRINSIC_REWARDS, IntrinsicReward, make_intrinsic_reward
@@ -29,7 +28,7 @@ from sb3_rpg.latents import LatentSpace, make_latent_space
 from sb3_rpg.metrics import Metrics
 from sb3_rpg.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, PlanningConfig, RPGPolicy
 from sb3_rpg.precision import Twin, autocast_context, resolve_precision
-from sb3_rpg.schedules import Coefficient, initial_coefficient, make_coefficient
+from sb3_rpg.schedules import Coefficient, initial_coefficient, make_automatic_coefficient, make_coefficient
 from sb3_rpg.training import LatentTraining
 
 LOSS_WEIGHTS = {"consistency": 10000.0, "reward": 10.0, "value": 1.0, "termination": 1.0}
@@ -255,9 +254,8 @@ class RPG(LatentTraining):
         self.beta = make_coefficient("beta", self.beta)
         if not isinstance(self.latent_ent_coef, str):
             self.latent_ent_coef = make_coefficient("latent_ent_coef", self.latent_ent_coef)
-        if not isinstance(self.latent_target_entropy, str):
-            self.latent_target_entropy = make_coefficient("latent_target_entropy", self.latent_target_entropy)
-        self.reward_scale = check_reward_scale(self.reward_scale)
+        self.latent_target_entropy = make_automatic_coefficient("latent_target_entropy", self.latent_target_entropy)
+        self.reward_scale = make_automatic_coefficient("reward_scale", self.reward_scale)
         self.target_horizon = self.horizon if self.target_horizon is None else self.target_horizon
         self.head_steps = self.horizon if self.head_steps is None else self.head_steps
         self.loss_weights = {**LOSS_WEIGHTS, **(self.loss_weights or {})}
@@ -310,13 +308,12 @@ class RPG(LatentTraining):
             self.target_entropy = -float(np.prod(self.action_space.shape))  # type: ignore[arg-type]
         self.target_entropy = float(self.target_entropy)
         if isinstance(self.ent_coef, str):
-            self.log_ent_coef = (
-                th.full((1,), initial_coefficient(self.ent_coef), device=self.device).log().requires_grad_(True)
-            )
+            initial = initial_coefficient("ent_coef", self.ent_coef)
+            self.log_ent_coef = th.full((1,), initial, device=self.device).log().requires_grad_(True)
             self.ent_coef_optimizer = th.optim.Adam([self.log_ent_coef], lr=self.lr_schedule(1) * self.ent_coef_lr_factor)
         if isinstance(self.latent_ent_coef, str):
             check_latent_target_entropy(self.latent_space, self.latent_target_entropy)
-            self.actor.latent_temperature.fill_(initial_coefficient(self.latent_ent_coef))
+            self.actor.latent_temperature.fill_(initial_coefficient("latent_ent_coef", self.latent_ent_coef))
 
     def _intrinsic_reward_name(self) -> str | type[IntrinsicReward] | None:
         if self.intrinsic_reward != "auto":

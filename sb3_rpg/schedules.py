@@ -83,12 +83,35 @@ def make_coefficient(name: str, value: Coefficient) -> float | Callable[[float],
     return float(value)
 
 
-def initial_coefficient(automatic: str) -> float:
+def make_automatic_coefficient(name: str, value: Any) -> Any:
     """
+    :param name: the argument's name, for errors
+    :param value: what the user gave
+    :return: "auto", or see :func:`make_coefficient`
+    :raises ValueError: if the value is neither
+    """
+    if isinstance(value, str):
+        if value != "auto":
+            raise ValueError(f"`{name}` must be a number, a schedule, a Ramp or 'auto', got {value!r}")
+        return value
+    return make_coefficient(name, value)
+
+
+def initial_coefficient(name: str, automatic: str) -> float:
+    """
+    :param name: the argument's name, for errors
     :param automatic: "auto" or "auto_<initial value>", as SB3 has it for ``ent_coef``
     :return: the value to start from, 1 unless named
+    :raises ValueError: if the text is neither
     """
-    return float(automatic.partition("_")[2] or 1.0)
+    kind, _, text = automatic.partition("_")
+    try:
+        initial = float(text or 1.0)
+    except ValueError:
+        initial = math.nan
+    if kind != "auto" or not 0 < initial < math.inf:
+        raise ValueError(f"`{name}` must be 'auto', 'auto_<initial value>' or a number, got {automatic!r}")
+    return initial
 
 
 def coefficient_at(

@@ -168,8 +168,8 @@ def test_only_the_experiment_itself_writes_where_git_looks() -> None:
 def test_the_command_explains_errors(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list"]) == 0
     assert "maze_100k: RPGMaze-v0, 100,000 steps, 3 seeds" in capsys.readouterr().out
-    assert main(["maze_100k", "--algos", "rpg", "sac_rnd"]) == 0
-    assert "maze_100k: rpg, sac_rnd are read from maze; train them there" in capsys.readouterr().out
+    assert main(["maze_updates", "--algos", "rpg", "sac_rnd"]) == 0
+    assert "maze_updates: read from the experiments that train them: rpg (maze), sac_rnd (maze)" in capsys.readouterr().out
     assert main(["no_such"]) == 2
     assert main(["pendulum", "--seeds", "1000"]) == 2
     assert main(["pendulum", "--jobs", "0"]) == 2

@@ -127,9 +127,6 @@ def test_shared_curves_are_read_where_they_were_trained_up_to_the_budget(tmp_pat
     assert list(curves) == ["rpg", "sac"]
     assert curves["rpg"].steps.tolist() == [0, 100, 200]
     assert curves["rpg"].values[:, -1] == pytest.approx([0.6, 0.2])
-    write(tmp_path / "short", "rpg", [0.3])
-    own = load_curves(tmp_path / "short", replace(experiment, budget=200, shared={"rpg": "long"}))
-    assert own["rpg"].values[:, -1] == pytest.approx([0.2])
 
 
 def test_curves_over_time(tmp_path: Path, experiment: Experiment) -> None:
