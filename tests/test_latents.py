@@ -18,8 +18,8 @@ from sb3_rpg.latents import (
     MixedLatent,
     NoLatent,
     make_latent_space,
-    von_mises_fisher_log_normalizer,
 )
+from sb3_rpg.latents.hypersphere import von_mises_fisher_log_normalizer
 
 CPU = th.device("cpu")
 SPACES: dict[str, LatentSpace] = {name: make_latent_space(name, 4) for name in LATENT_SPACES}
