@@ -113,10 +113,8 @@ _MAZE_GROUPS: Mapping[str, tuple[str, tuple[Algorithm, ...]]] = {
 }
 
 
-def _part_of_maze(
-    name: str, title: str, budget: int, algorithms: tuple[Algorithm, ...], own: tuple[Algorithm, ...] = (), **fields: Any
-) -> Experiment:
-    """The maze for fewer steps; algorithms that ``maze`` trains too are read there, but for those that have ``own`` runs."""
+def _part_of_maze(name: str, title: str, budget: int, algorithms: tuple[Algorithm, ...], **fields: Any) -> Experiment:
+    """The maze for fewer steps; algorithms that ``maze`` trains too are read there."""
     return Experiment(
         name=name,
         title=title,
@@ -126,7 +124,7 @@ def _part_of_maze(
         algorithms=algorithms,
         baseline="rpg",
         seeds=3,
-        shared={member.label: "maze" for member in algorithms if member in MAZE_ALGORITHMS and member not in own},
+        shared={member.label: "maze" for member in algorithms if member in MAZE_ALGORITHMS},
         **fields,
     )
 
@@ -182,7 +180,6 @@ _EXPERIMENTS = (
         algorithms=tuple(
             {member.label: member for _, members in _MAZE_GROUPS.values() for member in (RPG, *members)}.values()
         ),
-        own=(SAC_RND,),  # of more seeds than there so far
         groups=tuple(
             Group(name, title, ("rpg", *(member.label for member in members)))
             for name, (title, members) in _MAZE_GROUPS.items()
