@@ -112,7 +112,7 @@ HALFCHEETAH = Robustness(
         for index, joint in enumerate(JOINTS)
     ),
 )
-ROBUSTNESS = {"maze_100k": MAZE, "maze": MAZE, "halfcheetah_100k": HALFCHEETAH}
+ROBUSTNESS = {"maze": MAZE, "halfcheetah_100k": HALFCHEETAH}
 
 
 @dataclass(frozen=True)
