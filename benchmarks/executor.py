@@ -32,7 +32,7 @@ class Executor:
     def __init__(self, plan: Plan, engine: Engine, options: WorkerOptions, jobs: int | None = None) -> None:
         self.plan, self.engine, self.options = plan, engine, options
         self.jobs = engine.jobs() if jobs is None else jobs
-        self.results = Results(plan.results)
+        self.results = Results(plan.results, plan.experiment.has_maps)
         self._lock = plan.work / "results.lock"
         self._waiting: list[tuple[RunSpec, RunFolder]] = []
         self._active: dict[str, tuple[RunSpec, RunFolder, Handle]] = {}

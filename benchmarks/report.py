@@ -168,7 +168,7 @@ def report(experiment: Experiment, folder: Path, images: Path, x: str = "steps")
     written = [folder / "table.md", images / f"{experiment.name}.png"]
     write_text(written[0], table)
     save_curves(written[1], experiment, curves)
-    if experiment.task.vec_env != "zoo" and not experiment.shared:  # else the longer runs' own pictures show more
+    if experiment.has_maps:
         shown = experiment.groups[0].labels if experiment.groups else curves
         seen = {label: curve for label, curve in curves.items() if label in shown}
         written += save_maps(images, experiment, folder, seen)

@@ -23,9 +23,11 @@ class Results:
     The results of an experiment in a folder.
 
     :param folder: ``<label>.csv`` of every curve and ``manifest.json``
+    :param visits: whether what runs have visited is published too, for maps
     """
 
     folder: Path
+    visits: bool = True
     manifest: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -95,7 +97,7 @@ class Results:
         self.manifest["settings"][record["settings"]] = spec.identity()
         runs = self.manifest["runs"].setdefault(spec.label, {})
         runs[str(spec.seed)] = {**record, "environment": key}
-        for file in (folder.visits, folder.densities):
+        for file in (*([folder.visits] if self.visits else []), folder.densities):
             if file.is_file():
                 shutil.copyfile(file, self.folder / f"{file.stem}_{spec.label}_{spec.seed}.npz")
 

@@ -163,6 +163,11 @@ class Experiment:
         """The metric of figure and table."""
         return self.metrics[0]
 
+    @property
+    def has_maps(self) -> bool:
+        """Whether maps of what runs visit are drawn: where all is trained here, else those of the longer runs show more."""
+        return self.task.vec_env != "zoo" and not self.shared
+
     def with_budget(self, budget: int) -> Experiment:
         """
         :param budget: environment steps of a run

@@ -97,6 +97,7 @@ def test_shared_runs_are_the_first_steps_of_longer_ones() -> None:
             longer = EXPERIMENTS[name]
             (algorithm,) = experiment.select([label])
             assert [algorithm] == longer.select([label]) and label not in longer.shared
+            assert longer.has_maps and not experiment.has_maps
             assert longer.task == experiment.task and longer.metric == experiment.metric
             assert longer.budget > experiment.budget and longer.seeds >= experiment.seeds
             if algorithm.learns:  # nothing depends on how long training will be

@@ -67,6 +67,15 @@ def test_runs_are_added_one_by_one(tmp_path: Path) -> None:
     assert results.fingerprint_of("sac", 10) == run["settings"] and results.fingerprint_of("sac", 5) is None
 
 
+def test_visits_are_published_where_maps_are_drawn(tmp_path: Path) -> None:
+    (folder,) = finished_runs(tmp_path, (0,))
+    folder.visits.write_bytes(b"visits")
+    for visits in (True, False):
+        results = Results(tmp_path / f"results_{visits}", visits)
+        results.publish([folder], tmp_path / "lock")
+        assert (results.folder / "visits_sac_0.npz").is_file() == visits
+
+
 def test_another_environment_is_told_apart_and_an_unused_one_dropped(tmp_path: Path) -> None:
     results = Results(tmp_path / "results")
     (folder, other) = finished_runs(tmp_path, (0, 1))
