@@ -8,6 +8,8 @@ that it must provide). Every z is a float32 vector of ``LatentSpace.dim`` number
 need not know its kind.
 """
 
+from typing import Any
+
 from sb3_rpg.latents.base import LatentSpace
 from sb3_rpg.latents.categorical import CategoricalLatent
 from sb3_rpg.latents.gaussian import GaussianLatent
@@ -29,7 +31,7 @@ __all__ = [
 LATENT_SPACES = ("gaussian", "learned_gaussian", "categorical", "mixed", "hypersphere", "none")
 
 
-def make_latent_space(latent: str | LatentSpace, latent_dim: int = 12, **kwargs: float) -> LatentSpace:
+def make_latent_space(latent: str | LatentSpace, latent_dim: int = 12, **kwargs: Any) -> LatentSpace:
     """
     :param latent: a latent space, or the name of one: ``LATENT_SPACES``
     :param latent_dim: width of z; number of categories for "categorical"; number of continuous dimensions for "mixed";
@@ -48,7 +50,7 @@ def make_latent_space(latent: str | LatentSpace, latent_dim: int = 12, **kwargs:
         if latent == "categorical":
             return CategoricalLatent(latent_dim, **kwargs)
         if latent == "mixed":
-            return MixedLatent(latent_dim, **kwargs)  # type: ignore[arg-type]
+            return MixedLatent(latent_dim, **kwargs)
         if latent == "hypersphere":
             return HypersphereLatent(latent_dim, **kwargs)
     except TypeError as error:
