@@ -9,8 +9,8 @@ it then does in fresh ones. No agent is trained any further:
 - Agents without z (SAC, latent "none") have nothing to choose but whether to take their mean action or to sample: their trials
   decide between these two, by the same rule. What their best trial reached is reported beside it.
 
-Can be interrupted; what is measured is not measured again. Writes a CSV, one row a model and change,
-a table and a figure.
+Can be interrupted; what is measured is not measured again. Writes a CSV, one row a model and change, and from it a table and a
+figure; ``--draw`` makes these two from the CSV alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from benchmarks.adaptation_report import make_table, save_figure
+from benchmarks.adaptation_report import draw_adaptation, make_table
+from benchmarks.experiments import find_experiment
+from benchmarks.figures import colors_of
 from benchmarks.measures import EVALUATION_SEEDS, isolated_randomness
 from benchmarks.report import IMAGES
 from benchmarks.runs import RESULTS, WORK, RunFolder, RunSpec, write_text
@@ -128,6 +130,9 @@ class Protocol:
     trials: int = 10
     episodes: int = 20
     latents: int = 64
+
+    def __str__(self) -> str:
+        return f"{self.trials}-{self.episodes}-{self.latents}"
 
 
 def evaluate(model: Any, env: VecEnv, metric: str, episodes: int, deterministic: bool) -> float:
@@ -269,43 +274,60 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(reader)
 
 
-def run(
-    robustness: Robustness, work: Path, path: Path, protocol: Protocol, labels: Sequence[str] | None = None
-) -> list[dict[str, str]]:
+def rows_of(path: Path, protocol: Protocol) -> list[dict[str, str]]:
     """
-    Measure what is not in the CSV file yet.
+    :param path: the CSV file
+    :param protocol: how much was spent
+    :return: its rows with this protocol, also of runs whose models are gone
+    :raises ValueError: if there are none
+    """
+    rows = [row for row in read_rows(path) if row["settings"].endswith(f"-{protocol}")]
+    if not rows:
+        raise ValueError(
+            f"path={str(path)!r} holds nothing measured with trials-episodes-latents {protocol}; measure it first"
+        )
+    return rows
+
+
+def measure_missing(
+    robustness: Robustness, work: Path, path: Path, protocol: Protocol, labels: Sequence[str] | None = None
+) -> None:
+    """
+    Measure what is not in the CSV file yet. Rows of a run that was made anew since are replaced.
 
     :param robustness: the changes
     :param work: the work folder of the experiment
     :param path: the CSV file, rewritten after each measurement
     :param protocol: how much is spent
     :param labels: labels of algorithms; None: all
-    :return: all rows of the runs that there are
     :raises ValueError: if there are no runs
     """
     load_zoo()
-    known = {(row["label"], row["seed"], row["change"], row["settings"]): row for row in read_rows(path)}
-    rows: list[dict[str, str]] = []
+    rows = {_key_of(row): row for row in read_rows(path)}
     for folder in finished_runs(work, labels):
         spec = folder.read_spec()[0]
         # With another protocol or other settings of the run, a row is of something else
-        settings = f"{spec.fingerprint()}-{protocol.trials}-{protocol.episodes}-{protocol.latents}"
+        settings = f"{spec.fingerprint()}-{protocol}"
         model: BaseAlgorithm | None = None
         candidates: np.ndarray | None = None
         for number, change in enumerate(robustness.changes):
-            key = (spec.label, str(spec.seed), change.name, settings)
-            if key not in known:
-                seed = EVALUATION_SEEDS + 1000 * spec.seed
-                if model is None:
-                    model = load_model(folder, spec)
-                    candidates = find_candidates(model, robustness, protocol, seed)
-                values = measure(model, robustness, change, protocol, seed + 1 + number, candidates)
-                known[key] = {**dict(zip(("label", "seed", "change", "settings"), key, strict=True)), **_texts(values)}
-                print(f"{spec.name}, {change.name}: {robustness.metric} {values['unadapted']:.4g} -> {values['adapted']:.4g}")
-            rows.append(known[key])
-            lines = [",".join(COLUMNS), *(",".join(row[column] for column in COLUMNS) for row in known.values())]
+            row = {"label": spec.label, "seed": str(spec.seed), "change": change.name, "settings": settings}
+            if rows.get(_key_of(row), {}).get("settings") == settings:
+                continue
+            seed = EVALUATION_SEEDS + 1000 * spec.seed
+            if model is None:
+                model = load_model(folder, spec)
+                candidates = find_candidates(model, robustness, protocol, seed)
+            values = measure(model, robustness, change, protocol, seed + 1 + number, candidates)
+            rows[_key_of(row)] = {**row, **_texts(values)}
+            print(f"{spec.name}, {change.name}: {robustness.metric} {values['unadapted']:.4g} -> {values['adapted']:.4g}")
+            lines = [",".join(COLUMNS), *(",".join(row[column] for column in COLUMNS) for row in rows.values())]
             write_text(path, "\n".join(lines) + "\n")
-    return rows
+
+
+def _key_of(row: dict[str, str]) -> tuple[str, ...]:
+    """What a row is of: everything but the settings of the run, which change where the run is made anew."""
+    return row["label"], row["seed"], row["change"], row["settings"].partition("-")[2]
 
 
 def _texts(values: dict[str, float]) -> dict[str, str]:
@@ -320,7 +342,8 @@ def main(arguments: list[str] | None = None) -> int:
     protocol = Protocol()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.adaptation", description=__doc__)
     parser.add_argument("experiment", choices=sorted(ROBUSTNESS), help="experiment whose models are taken")
-    parser.add_argument("--algos", nargs="+", help="labels of its algorithms (default: all)")
+    parser.add_argument("--algos", nargs="+", help="labels of the algorithms to measure (default: all)")
+    parser.add_argument("--draw", action="store_true", help="measure nothing: table and figure from the CSV alone")
     parser.add_argument("--work", type=Path, help="its work folder (default: benchmarks/work/<experiment>)")
     parser.add_argument("--output", type=Path, help="where to write CSV and figure (default: results and docs/images)")
     parser.add_argument("--trials", type=int, default=protocol.trials, help="trial episodes (default: %(default)s)")
@@ -335,10 +358,16 @@ def main(arguments: list[str] | None = None) -> int:
         results = RESULTS / "adaptation" if parsed.output is None else parsed.output
         path = results / f"{parsed.experiment}.csv"
         protocol = Protocol(parsed.trials, parsed.episodes, parsed.latents)
-        rows = run(robustness, parsed.work or WORK / parsed.experiment, path, protocol, parsed.algos)
+        if not parsed.draw:
+            measure_missing(robustness, parsed.work or WORK / parsed.experiment, path, protocol, parsed.algos)
+        rows = rows_of(path, protocol)
+        # In the order and the colours of the experiment's own figures
+        experiment = find_experiment(parsed.experiment)
+        places = {algorithm.label: place for place, algorithm in enumerate(experiment.algorithms)}
+        rows.sort(key=lambda row: (places.get(row["label"], len(places)), row["label"], int(row["seed"])))
         image = (IMAGES if parsed.output is None else parsed.output) / f"adaptation_{parsed.experiment}.png"
         label = METRIC_LABELS[robustness.metric].replace(" of the deterministic policy", "")
-        save_figure(image, rows, label, protocol.trials)
+        draw_adaptation(image, rows, label, protocol.trials, colors_of(experiment))
         table = make_table(rows, label, protocol.trials)
         write_text(results / f"{parsed.experiment}.md", table)
         print(f"{table}\nwritten: {path}\nwritten: {image}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.figures import PALETTE, _pyplot, _save
+from benchmarks.figures import PALETTE, pyplot, save_figure
 from benchmarks.report import with_interval
 from benchmarks.statistics import Scores, interval_of_iqm
 
@@ -49,7 +49,7 @@ def make_table(rows: Rows, metric: str, trials: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def save_figure(path: Path, rows: Rows, metric: str, trials: int) -> None:
+def draw_adaptation(path: Path, rows: Rows, metric: str, trials: int, colors: Mapping[str, str]) -> None:
     """
     For each change, and over all of them: hollow, what agents do without trials; full, after them; a point is a seed, the bar
     their mean.
@@ -58,12 +58,13 @@ def save_figure(path: Path, rows: Rows, metric: str, trials: int) -> None:
     :param rows: see :data:`benchmarks.adaptation.COLUMNS`
     :param metric: label of the axis
     :param trials: trial episodes
+    :param colors: by label; others get what is left of the palette
     """
     labels = list(dict.fromkeys(row["label"] for row in rows))
     changes: list[str | None] = [*dict.fromkeys(row["change"] for row in rows), None]
-    figure, ax = _pyplot().subplots(figsize=(8.0, 1.4 + 0.62 * len(changes)), layout="constrained")
+    figure, ax = pyplot().subplots(figsize=(8.0, 1.4 + 0.62 * len(changes)), layout="constrained")
     for i, label in enumerate(labels):
-        color = PALETTE[i % len(PALETTE)]
+        color = colors.get(label, PALETTE[i % len(PALETTE)])
         for row, change in enumerate(changes):
             height = row + 0.62 * ((i + 0.5) / len(labels) - 0.5)
             before, after = (values_by_seed(rows, label, change, column) for column in ("unadapted", "adapted"))
@@ -84,4 +85,4 @@ def save_figure(path: Path, rows: Rows, metric: str, trials: int) -> None:
     ax.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     title = f"In a changed world: hollow without, full after {trials} trial episodes\na point is a seed, the bar their mean"
     ax.set_title(title, fontsize="medium")
-    _save(figure, path)
+    save_figure(figure, path)

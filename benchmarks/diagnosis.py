@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from benchmarks.bootstrap import ROOT
 from benchmarks.diagnosis_cases import CASES, Case
-from benchmarks.figures import DPI, PALETTE
+from benchmarks.figures import PALETTE, pyplot, save_figure
 from benchmarks.runs import RESULTS, write_text
 from sb3_rpg.diagnostics import DiagnosticsCallback, TrainingWarning
 from sb3_rpg.diagnostics import detectors as thresholds
@@ -111,11 +111,7 @@ def draw(folder: Path, picture: Path) -> None:
     :param picture: the PNG to write
     :raises ValueError: if a CSV is missing
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     missing = [case.name for case in CASES if not (folder / f"{case.name}.csv").is_file()]
     if missing:
         raise ValueError(f"folder={str(folder)!r} lacks {', '.join(missing)}; run `python -m benchmarks.diagnosis` first")
@@ -146,9 +142,7 @@ def draw(folder: Path, picture: Path) -> None:
     legend.legend(
         [lines[name] for name in names if name in lines], [n for n in names if n in lines], loc="center", frameon=False
     )
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, dpi=DPI, metadata={"Software": None})
-    plt.close(figure)
+    save_figure(figure, picture)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -40,14 +40,15 @@ class Executor:
         #: signals caught: the first asks the runs to stop, the second ends them at once
         self._signals = 0
 
-    def execute(self, on_change: str = "error") -> int:
+    def execute(self, on_change: str = "error", again: bool = False) -> int:
         """
         :param on_change: see :func:`~benchmarks.grid.reconcile`
+        :param again: see :func:`~benchmarks.grid.reconcile`
         :return: :data:`ALL_FINISHED`, :data:`SOME_FAILED` or :data:`INTERRUPTED`
-        :raises ValueError: if runs were made with other settings
+        :raises ValueError: if runs were made with other settings, or are being executed and to be discarded
         """
         make_work_folder(self.plan.work)
-        self._waiting = reconcile(self.plan, on_change)
+        self._waiting = reconcile(self.plan, on_change, again)
         # Finished by a command that was killed before it could publish
         self.results.publish(unpublished(self.results, [folder for _, folder in self.plan.folders()]), self._lock)
         total = len(self._waiting)
@@ -100,11 +101,10 @@ class Executor:
                 self._publish(spec, folder, display)
             elif code == BUSY:
                 self._waiting.append((spec, folder))
-            elif code != STOPPED and self._signals < 2:
-                self._failures.append(f"{name}: failed with exit code {code}, see {folder.log}")
+            elif not self._signals or (code != STOPPED and self._signals < 2):
+                stopped, failed = "was asked to stop; the same command continues it", f"failed with exit code {code}"
+                self._failures.append(f"{name}: {stopped if code == STOPPED else failed}, see {folder.log}")
                 display.message(self._failures[-1])
-            elif not self._signals:
-                display.message(f"{name}: was asked to stop; the same command continues it")
 
     def _publish(self, spec: RunSpec, folder: RunFolder, display: Display) -> None:
         self.results.publish([folder], self._lock)

@@ -111,6 +111,26 @@ def _columns(rows: Sequence[Row], metric: str | None) -> tuple[FloatArray, Float
     return columns[:, 0], columns[:, 1]
 
 
+def colors_of(experiment: Experiment) -> dict[str, str]:
+    """
+    :param experiment: the experiment
+    :return: a colour a label, the same in all its figures, also while results are missing; within a group, which is a panel,
+        no two are alike as long as the palette lasts
+    """
+    groups = [group.labels for group in experiment.groups] or [tuple(algorithm.label for algorithm in experiment.algorithms)]
+    learned = [algorithm.label for algorithm in experiment.algorithms if algorithm.learns]
+    n_groups = {label: sum(label in group for group in groups) for label in learned}
+    greys = iter(GREYS * 3)
+    colors = {algorithm.label: next(greys) for algorithm in experiment.algorithms if not algorithm.learns}
+    # Those of several panels choose first
+    for label in sorted(learned, key=lambda label: -n_groups[label]):
+        beside = {other for group in groups if label in group for other in group}
+        taken = {colors[other] for other in beside & colors.keys()}
+        free = [color for color in PALETTE if color not in taken]
+        colors[label] = free[0] if free else PALETTE[len(colors) % len(PALETTE)]
+    return colors
+
+
 def draw_curves(
     ax: Axes, experiment: Experiment, curves: Mapping[str, Curve], labels: Collection[str] | None = None, x: str = "steps"
 ) -> None:
@@ -121,14 +141,12 @@ def draw_curves(
     :param labels: the curves to draw; None: all
     :param x: a key of :data:`AXES`
     """
-    colors, greys = iter(PALETTE * 3), iter(GREYS * 3)
+    colors = colors_of(experiment)
     for algorithm in experiment.algorithms:
-        if labels is not None and algorithm.label not in labels:
-            continue
-        color = next(colors if algorithm.learns else greys)  # also for those without results: colours stay as runs come in
         curve = curves.get(algorithm.label)
-        if curve is None:
+        if curve is None or (labels is not None and algorithm.label not in labels):
             continue
+        color = colors[algorithm.label]
         name = f"{algorithm.label} (n = {len(curve.seeds)})"
         if not algorithm.learns:
             ax.plot(curve.steps, iqm(curve.values, axis=0), "--", color=color, linewidth=1.4, label=name)
@@ -160,10 +178,12 @@ def save_curves(path: Path, experiment: Experiment, curves: Mapping[str, Curve],
     :param curves: see :func:`load_curves`
     :param x: a key of :data:`AXES`
     """
-    plt = _pyplot()
-    few = any(len(curve.seeds) < SEEDS_FOR_INTERVALS for curve in curves.values())
-    shown = "thin: each seed" if few else "shaded: 95 % bootstrap interval"
-    title = f"{experiment.title}\nbold: interquartile mean over n seeds, {shown}"
+    plt = pyplot()
+    learned = {algorithm.label for algorithm in experiment.algorithms if algorithm.learns}
+    few = {len(curve.seeds) < SEEDS_FOR_INTERVALS for label, curve in curves.items() if label in learned}
+    shown = {True: f"thin: each seed, of less than {SEEDS_FOR_INTERVALS}", False: "shaded: 95 % bootstrap interval"}
+    title = ", ".join(["bold: interquartile mean over n seeds", *(shown[kind] for kind in sorted(few))])
+    title = f"{experiment.title}\n{title}"
     groups = experiment.groups_with(curves)
     if not groups:
         figure, ax = plt.subplots(figsize=(8.5, 4.2), layout="constrained")
@@ -180,7 +200,7 @@ def save_curves(path: Path, experiment: Experiment, curves: Mapping[str, Curve],
             draw_curves(ax, experiment, curves, group.labels, x)
             ax.set_title(textwrap.fill(group.title, 60), fontsize="medium")
         figure.suptitle(title, fontsize="medium")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def median_seed(curve: Curve, seeds: Collection[int]) -> int:
@@ -211,10 +231,10 @@ def save_densities(path: Path, experiment: Experiment, folder: Path, curves: Map
     labels = [label for label, found in files.items() if found]
     if not labels:
         return False
-    plt = _pyplot()
+    plt = pyplot()
     size = (2.3 * len(STAGES) + 0.9, 1.35 * len(labels) + 0.9)
     figure, axes = plt.subplots(len(labels), len(STAGES), figsize=size, sharex=True, squeeze=False, layout="constrained")
-    colors = dict(zip((algorithm.label for algorithm in experiment.algorithms), PALETTE * 3, strict=False))
+    colors = colors_of(experiment)
     for i, label in enumerate(labels):
         runs = [at_stages(load_densities(file), experiment.budget) for file in files[label].values()]
         shown = list(files[label]).index(median_seed(curves[label], files[label]))
@@ -228,11 +248,15 @@ def save_densities(path: Path, experiment: Experiment, folder: Path, curves: Map
         f"{experiment.title}\ngrey: reward; filled: density of the median run's actions, to its own scale; lines: other seeds",
         fontsize="medium",
     )
-    _save(figure, path)
+    save_figure(figure, path)
     return True
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """
+    :return: matplotlib.pyplot, for files
+    :raises ValueError: if matplotlib is missing
+    """
     try:
         import matplotlib
     except ImportError as error:
@@ -243,8 +267,12 @@ def _pyplot() -> Any:
     return plt
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
+    """
+    :param figure: a figure, closed afterwards
+    :param path: the PNG to write
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Without the date and version that would change the file at every drawing
     figure.savefig(path, dpi=DPI, metadata={"Software": None})
-    _pyplot().close(figure)
+    pyplot().close(figure)

@@ -72,15 +72,16 @@ def plan_runs(experiment: Experiment, labels: list[str] | None, seeds: Sequence[
     )
 
 
-def reconcile(plan: Plan, on_change: str) -> list[tuple[RunSpec, RunFolder]]:
+def reconcile(plan: Plan, on_change: str, again: bool = False) -> list[tuple[RunSpec, RunFolder]]:
     """
     Find the runs that are left to do, and write down what each of them is.
 
     :param plan: the plan
     :param on_change: what happens to a run that was made, or begun, with other settings than those of today: "error",
         "keep" it and finish it with the settings that it was begun with, "restart" it with those of today
+    :param again: also discard what is finished; its published results stay until the new ones replace them
     :return: the runs to execute
-    :raises ValueError: if ``on_change`` is "error" and there is such a run
+    :raises ValueError: if ``on_change`` is "error" and there is such a run, or if one to be discarded is being executed
     """
     results = Results(plan.results)
     todo, changed = [], []
@@ -97,7 +98,10 @@ def reconcile(plan: Plan, on_change: str) -> list[tuple[RunSpec, RunFolder]]:
                 if begun and not folder.is_finished():
                     todo.append((begun, folder))
                 continue
-            shutil.rmtree(folder.path, ignore_errors=True)
+            discard(spec, folder)
+            published, begun = None, None
+        elif again and (folder.is_finished() or (published and not begun)):
+            discard(spec, folder)
             published, begun = None, None
         if folder.is_finished() or (published == spec.fingerprint() and not begun):
             continue
@@ -112,6 +116,21 @@ def reconcile(plan: Plan, on_change: str) -> list[tuple[RunSpec, RunFolder]]:
             "--on-change restart to discard them and begin anew."
         )
     return todo
+
+
+def discard(spec: RunSpec, folder: RunFolder) -> None:
+    """
+    Remove what a run has left in its folder.
+
+    :param spec: the run
+    :param folder: its files
+    :raises ValueError: if another command is executing it: it would go on writing here
+    """
+    if is_locked(folder.lock):
+        raise ValueError(
+            f"run={spec.name!r} is being executed by another command, so it cannot begin anew; stop that one first"
+        )
+    shutil.rmtree(folder.path, ignore_errors=True)
 
 
 def _has_begun(folder: RunFolder) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import Curve, _pyplot, _save, median_seed
+from benchmarks.figures import Curve, median_seed, pyplot, save_figure
 from benchmarks.schema import Experiment
 from benchmarks.visits import Visits, load_visits
 
@@ -52,7 +52,7 @@ def save_maps(images: Path, experiment: Experiment, folder: Path, curves: Mappin
     written = []
     for name, figure in figures.items():
         written.append(images / f"{experiment.name}_{name}.png")
-        _save(figure, written[-1])
+        save_figure(figure, written[-1])
     return written
 
 
@@ -60,7 +60,7 @@ def _draw_visits(
     experiment: Experiment, curves: Mapping[str, Curve], chosen: Mapping[str, tuple[int, Visits]], draw: Any
 ) -> Any:
     """Where the runs were in all of training."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(1, len(chosen), figsize=(4.6 * len(chosen), 4.9), squeeze=False, layout="constrained")
     for ax, (label, (seed, visits)) in zip(axes[0], chosen.items(), strict=True):
         curve = curves[label]
@@ -68,7 +68,8 @@ def _draw_visits(
         title = f"{label}, seed {seed}: {experiment.metric.name} {final:.2f}"
         latents = None if visits.latents is None else visits.latents[visits.episodes]
         draw(ax, visits.positions, latents, title=title, size=3)
-    figure.suptitle(f"States visited in {experiment.budget:,} steps, coloured by z")
+    n_states = max(len(visits.positions) for _, visits in chosen.values())
+    figure.suptitle(f"{n_states:,} of the states visited in {experiment.budget:,} steps, coloured by z (grey: there is none)")
     return figure
 
 
@@ -76,7 +77,7 @@ def _draw_trajectories(experiment: Experiment, chosen: Mapping[str, tuple[int, V
     """The trajectories of several stages, a row an algorithm, in colours that a z keeps through its row."""
     from sb3_rpg.envs.maze_plot import share_legend
 
-    plt = _pyplot()
+    plt = pyplot()
     size = (3.0 * len(STAGES) + 0.9, 3.1 * len(chosen) + 0.6)
     figure, axes = plt.subplots(len(chosen), len(STAGES), figsize=size, squeeze=False, layout="constrained")
     for row, (label, (seed, visits)) in zip(axes, chosen.items(), strict=True):
@@ -97,7 +98,7 @@ def _draw_trajectories(experiment: Experiment, chosen: Mapping[str, tuple[int, V
             )
         share_legend(row)
         row[0].set_ylabel(f"{label}, seed {seed}")
-    figure.suptitle(f"Trajectories of the {WINDOW:.0%} of the budget before each step, coloured by z")
+    figure.suptitle(f"Trajectories of the {WINDOW:.0%} of the budget before each step, coloured by z (grey: there is none)")
     return figure
 
 

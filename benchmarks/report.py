@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,8 @@ def make_table(experiment: Experiment, curves: Mapping[str, Curve], results: Res
         f"{experiment.task.env_id}, {when} {experiment.budget:,} environment steps. Interquartile mean over seeds, stratified "
         f"bootstrap ({'rliable' if has_rliable() else 'SciPy'}). Wall-clock hours on one core.",
     ]
-    return "\n".join([*lines, *_milestone_lines(experiment, curves), *_cost_lines(experiment, curves, results)]) + "\n"
+    lines += [*_mixture_lines(curves, results), *_milestone_lines(experiment, curves)]
+    return "\n".join([*lines, *_cost_lines(experiment, curves, results)]) + "\n"
 
 
 def _score_lines(experiment: Experiment, curves: Mapping[str, Curve], results: Results) -> list[str]:
@@ -93,6 +95,16 @@ def _score_lines(experiment: Experiment, curves: Mapping[str, Curve], results: R
     return lines
 
 
+def _mixture_lines(curves: Mapping[str, Curve], results: Results) -> list[str]:
+    """A warning for each algorithm whose seeds do not belong together."""
+    lines = []
+    for label in curves:
+        if kinds := results.mixed(label):
+            seeds = "; ".join(", ".join(str(seed) for seed in sorted(mine)) for mine in kinds.values())
+            lines += ["", f"**{label} mixes settings**: seeds {seeds}. Complete it with `--on-change restart`."]
+    return lines
+
+
 def _milestone_lines(experiment: Experiment, curves: Mapping[str, Curve]) -> list[str]:
     """How well on the way: a table's lines; none where the experiment names no steps."""
     if not experiment.milestones:
@@ -113,21 +125,26 @@ def _cost_lines(experiment: Experiment, curves: Mapping[str, Curve], results: Re
         runs = [run for run in results.manifest["runs"].get(label, {}).values() if "parameters" in run]
         if runs:
             thousands = experiment.budget / 1000
-            wall, processor = (3600 * np.mean([run[key] for run in runs]) / thousands for key in TRAINING_HOURS)
-            memory, parameters = (np.mean([run[key] for run in runs]) for key in ("peak_memory_mb", "parameters"))
-            cells = (label, f"{wall:.2f}", f"{processor:.2f}", f"{memory:,.0f} MB", f"{parameters:,.0f}")
-            rows.append(f"| {' | '.join(cells)} |")
+            wall, processor = (3600 * np.median([run[key] for run in runs]) / thousands for key in TRAINING_HOURS)
+            memory, parameters = (np.median([run[key] for run in runs]) for key in ("peak_memory_mb", "parameters"))
+            machines = sorted({_processor(results, run) for run in runs})
+            cells = (f"{wall:.2f}", f"{processor:.2f}", f"{memory:,.0f} MB", f"{parameters:,.0f}", str(len(runs)))
+            rows.append(f"| {' | '.join((label, *cells, ', '.join(machines)))} |")
     if not rows:
         return []
     return [
         "",
-        "| algorithm | seconds for 1,000 steps | of the processor | peak memory | parameters |",
-        "|---|---|---|---|---|",
+        "| algorithm | seconds for 1,000 steps | of the processor | peak memory | parameters | seeds | machine |",
+        "|---|---|---|---|---|---|---|",
         *rows,
         "",
-        "Training without evaluation, mean over seeds. Memory of the whole process, replay buffer included. Parameters that "
-        "are trained, those of the bonus included.",
+        "Training without evaluation, median over the seeds that recorded it; machines differ, and were busy at times. Memory "
+        "of the whole process, replay buffer included. Parameters that are trained, those of the bonus included.",
     ]
+
+
+def _processor(results: Results, run: Mapping[str, Any]) -> str:
+    return str(results.manifest["environments"].get(run.get("environment"), {}).get("processor", "-"))
 
 
 def _number(value: float) -> str:

@@ -55,6 +55,18 @@ class Results:
         """
         return dict(self.manifest["settings"].get(fingerprint, {}))
 
+    def mixed(self, label: str) -> dict[str, list[int]]:
+        """
+        :param label: label of a curve
+        :return: its seeds by fingerprint if they were not all made with the same settings, as while a change is being run
+            anew; else nothing
+        """
+        seeds: dict[str, list[int]] = {}
+        for seed, run in self.manifest["runs"].get(label, {}).items():
+            if "settings" in run:
+                seeds.setdefault(run["settings"], []).append(int(seed))
+        return seeds if len(seeds) > 1 else {}
+
     def publish(self, finished: Sequence[RunFolder], lock: Path) -> None:
         """
         Add finished runs, or replace what was published of them.
@@ -146,6 +158,19 @@ def read_curve(path: Path) -> dict[int, list[Row]]:
     return rows
 
 
+def source_of(folder: Path, experiment: Experiment, label: str) -> Path:
+    """
+    :param folder: results of an experiment, ``<name>`` or ``<name>/results``, beside those of others
+    :param experiment: the experiment
+    :param label: one of its algorithms
+    :return: the folder that the algorithm's results are in: those of the experiment that trains it
+    """
+    name = experiment.shared.get(label)
+    if name is None:
+        return folder
+    return folder.parent / name if folder.name == experiment.name else folder.parent.parent / name / folder.name
+
+
 def read_runs(folder: Path, experiment: Experiment, label: str) -> dict[int, list[Row]]:
     """
     :param folder: results of an experiment, beside those of others
@@ -153,8 +178,7 @@ def read_runs(folder: Path, experiment: Experiment, label: str) -> dict[int, lis
     :param label: one of its algorithms
     :return: measurements by seed, wherever the runs were made, up to the experiment's budget
     """
-    source = folder.parent / experiment.shared[label] if label in experiment.shared else folder
-    runs = read_curve(source / f"{label}.csv")
+    runs = read_curve(source_of(folder, experiment, label) / f"{label}.csv")
     return {seed: [row for row in rows if row.step <= experiment.budget] for seed, rows in runs.items()}
 
 

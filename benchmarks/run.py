@@ -84,6 +84,11 @@ def add_execution_arguments(parser: argparse.ArgumentParser) -> None:
         default="error",
         help="what happens to runs made or begun with other settings than those of today (default: %(default)s)",
     )
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="also run what is finished, as after a change of the code, which no setting shows; unfinished runs go on",
+    )
     parser.add_argument("--gym-packages", nargs="+", default=[], help="packages to import that register environments")
 
 
@@ -99,7 +104,7 @@ def execute(plan: Plan, arguments: argparse.Namespace) -> int:
     if arguments.checkpoint_every < 0:
         raise ValueError(f"checkpoint_every={arguments.checkpoint_every} must not be negative")
     options = WorkerOptions(arguments.checkpoint_every, arguments.device, tuple(arguments.gym_packages))
-    return Executor(plan, make_engine(arguments.engine), options, arguments.jobs).execute(arguments.on_change)
+    return Executor(plan, make_engine(arguments.engine), options, arguments.jobs).execute(arguments.on_change, arguments.again)
 
 
 def list_experiments() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.bootstrap import ROOT
-from benchmarks.schema import FIRST_TUNING_SEED, Metric, Task
+from benchmarks.schema import Metric, Task
 
 #: what is not for git: logs, checkpoints, models, results of tuning
 WORK = ROOT / "benchmarks" / "work"
@@ -80,11 +80,6 @@ class RunSpec:
     def name(self) -> str:
         """How messages call the run."""
         return f"{self.label}/seed {self.seed}"
-
-    @property
-    def is_tuning(self) -> bool:
-        """Whether the seed is one for tuning."""
-        return self.seed >= FIRST_TUNING_SEED
 
 
 class RunFolder:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _PALETTE = np.array(
     [[0, 114, 178], [213, 94, 0], [0, 158, 115], [204, 121, 167], [86, 180, 233], [230, 159, 0], [240, 228, 66]]
 ) / 255.0  # fmt: skip
-_SINGLE_COLOR = _PALETTE[0]
+_SINGLE_COLOR = (0.4, 0.4, 0.4)
 _BLOCKED_COLOR = (0.8, 0.0, 0.1)
 
 _OKLAB_TO_LMS = np.array(
@@ -168,7 +168,7 @@ def draw_visits(
     :param ax: axes to draw on
     :param positions: (x, y) positions, shape (n, 2) or (episodes, steps, 2)
     :param latents: one latent a position or an episode: shape (n, d) or (episodes, d), or integer codes of shape (n,) or
-        (episodes,); one colour for all when ``None``
+        (episodes,); grey for all when ``None``
     :param trajectories: connect the positions of each episode by a line; needs positions by episode
     :param among: the latents that colours are shared out to, see :func:`latent_colors`
     :param title: title of the axes

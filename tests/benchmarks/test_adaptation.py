@@ -13,7 +13,7 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.vec_env import VecEnv
 
 from benchmarks import adaptation
-from benchmarks.adaptation import EXITS, MAZE, Protocol, find_candidates, finished_runs, load_model, measure, run
+from benchmarks.adaptation import EXITS, MAZE, Protocol, find_candidates, finished_runs, load_model, measure, measure_missing
 from benchmarks.adaptation_report import make_table, values_by_seed
 from benchmarks.experiments import MAZE as MAZE_TASK
 from benchmarks.experiments import Metric
@@ -70,9 +70,20 @@ def test_a_small_run_writes_rows_and_figure_and_is_not_repeated(
     assert adaptation.main(arguments) == 0
     assert capsys.readouterr().out.count("->") == 2
     assert path.read_text() == first
+    # Drawn again without any model
+    table, models = (tmp_path / "maze.md").read_text(), work.rename(tmp_path / "away")
+    assert adaptation.main([*arguments, "--draw"]) == 0
+    assert (tmp_path / "maze.md").read_text() == table and path.read_text() == first
+    models.rename(work)
     # Another protocol is another measurement
     assert adaptation.main([*arguments, "--episodes", "1"]) == 0
     assert capsys.readouterr().out.count("->") == 6
+    # A run that was made anew replaces what was measured of it, and nothing else
+    write_run(work, "sac", "sac", 0, gamma=0.5)
+    assert adaptation.main(arguments) == 0
+    assert capsys.readouterr().out.count("->") == 2
+    after = list(csv.DictReader(path.read_text().splitlines()))
+    assert len(after) == 12 and len({row["settings"] for row in after if row["label"] == "sac"}) == 2
 
 
 def test_rpg_finds_the_way_that_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,4 +175,4 @@ def test_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         load_model(normalised, normalised.read_spec()[0])
     (tmp_path / "maze.csv").write_text("other,columns\n1,2\n")
     with pytest.raises(ValueError, match=r"has columns \['other', 'columns'\], expected"):
-        run(MAZE, tmp_path / "work", tmp_path / "maze.csv", TINY)
+        measure_missing(MAZE, tmp_path / "work", tmp_path / "maze.csv", TINY)

@@ -146,6 +146,12 @@ def test_a_crashed_run_is_reported_and_others_go_on(tmp_path: Path, capsys: pyte
     assert list(read_curve(plan.results / "rpg.csv")) == [0, 1]
 
 
+def test_a_run_that_somebody_else_stops_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = make_plan(tmp_path, maze_experiment(), (0,), ["rpg"])
+    assert Executor(plan, FakeEngine(codes=[STOPPED]), NEVER).execute() == SOME_FAILED
+    assert "error: rpg/seed 0: was asked to stop; the same command continues it" in capsys.readouterr().out
+
+
 def test_no_more_runs_at_once_than_asked_for(tmp_path: Path) -> None:
     plan = make_plan(tmp_path, maze_experiment(), (0, 1))
     engine = FakeEngine(codes=[None] * 4)

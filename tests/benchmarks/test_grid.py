@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from benchmarks.results import Results
 from benchmarks.runs import Row, RunSpec, locked, run_folder
 from tests.benchmarks.conftest import TINY_SAC, bandit_experiment, make_plan, maze_experiment, write_finished
 
+posix = pytest.mark.skipif(os.name == "nt", reason="locks of POSIX")
 ROWS = [Row("mean_reward", 0, 0.0)]
 
 
@@ -101,6 +103,32 @@ def test_published_runs_of_other_settings_are_reported(tmp_path: Path) -> None:
     # Begun anew: no longer a change
     begin(plan)
     assert [spec for spec, _ in reconcile(plan, "error")] == list(plan.specs)
+
+
+def test_finished_runs_can_be_made_again_and_unfinished_ones_go_on(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, bandit_experiment(), (0, 1, 2))
+    (first, finished), (second, pulled), (third, begun) = plan.folders()
+    for spec, folder in ((first, finished), (second, pulled)):
+        write_finished(folder, spec, ROWS)
+    Results(plan.results).publish([finished, pulled], tmp_path / "lock")
+    shutil.rmtree(pulled.path)
+    checkpoint = begun.checkpoints / "000000000100"
+    checkpoint.mkdir(parents=True)
+    begun.write_spec(third, plan.command)
+    assert [spec.seed for spec, _ in reconcile(plan, "error", again=True)] == [0, 1, 2]
+    assert not finished.is_finished() and checkpoint.is_dir()
+    assert Results(plan.results).fingerprint_of("sac", 0) == first.fingerprint()  # until the new ones are there
+
+
+@posix
+def test_what_another_command_executes_is_not_discarded(tmp_path: Path) -> None:
+    begin(make_plan(tmp_path, bandit_experiment()))
+    plan = changed_plan(tmp_path)
+    folder = plan.folders()[0][1]
+    with locked(folder.lock), pytest.raises(ValueError, match="run='sac/seed 0' is being executed by another command"):
+        reconcile(plan, "restart")
+    assert folder.read_spec()[0] != plan.specs[0] and folder.checkpoints.is_dir()
+    assert [spec for spec, _ in reconcile(plan, "restart")] == list(plan.specs)
 
 
 def test_a_lock_is_held_once(tmp_path: Path) -> None:

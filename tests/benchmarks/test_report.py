@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from benchmarks.figures import Curve, draw_curves, load_curves, median_seed
+from benchmarks.figures import GREYS, PALETTE, Curve, colors_of, draw_curves, load_curves, median_seed
 from benchmarks.report import final_scores, main, make_table, report
 from benchmarks.results import Results, write_curve
 from benchmarks.runs import Row, write_json
@@ -121,12 +121,36 @@ def test_groups_have_panels_and_tables(tmp_path: Path, experiment: Experiment, c
 
 
 def test_shared_curves_are_read_where_they_were_trained_up_to_the_budget(tmp_path: Path, experiment: Experiment) -> None:
-    write(tmp_path / "long", "rpg", [0.9, 0.3])
-    write(tmp_path / "short", "sac", [0.3])
-    curves = load_curves(tmp_path / "short", replace(experiment, budget=200, shared={"rpg": "long"}))
-    assert list(curves) == ["rpg", "sac"]
-    assert curves["rpg"].steps.tolist() == [0, 100, 200]
-    assert curves["rpg"].values[:, -1] == pytest.approx([0.6, 0.2])
+    short = replace(experiment, name="short", budget=200, shared={"rpg": "long"})
+    # As in the repository, and as in the folder of work, where tuning is
+    for below in ("", "results"):
+        write(tmp_path / "long" / below, "rpg", [0.9, 0.3])
+        write(tmp_path / "short" / below, "sac", [0.3])
+        curves = load_curves(tmp_path / "short" / below, short)
+        assert list(curves) == ["rpg", "sac"]
+        assert curves["rpg"].steps.tolist() == [0, 100, 200]
+        assert curves["rpg"].values[:, -1] == pytest.approx([0.6, 0.2])
+
+
+def test_seeds_of_different_settings_are_told(tmp_path: Path, experiment: Experiment) -> None:
+    runs = {"rpg": {str(seed): {"hours": 1.0, "settings": "new" if seed < 2 else "old"} for seed in range(5)}}
+    runs["sac"] = {str(seed): {"hours": 1.0, "settings": "any"} for seed in range(2)}
+    write_json(tmp_path / "manifest.json", {"experiment": "tiny", "runs": runs, "settings": {}, "environments": {}})
+    table = make_table(experiment, load_curves(tmp_path, experiment), Results(tmp_path))
+    assert re.findall(r"\*\*(\w+) mixes settings\*\*: seeds (.*)\. C", table) == [("rpg", "0, 1; 2, 3, 4")]
+
+
+def test_a_label_has_one_colour_in_all_panels(experiment: Experiment) -> None:
+    groups = (
+        Group("a", "A", ("rpg", "sac", "random_uniform")),
+        Group("b", "B", ("td3", "rpg")),
+        Group("c", "C", ("td3", "x", "y")),
+    )
+    more = tuple(Algorithm(label, "rpg") for label in ("x", "y", "td3"))
+    colors = colors_of(replace(experiment, algorithms=(*experiment.algorithms, *more), groups=groups))
+    assert colors["rpg"] == PALETTE[0] and colors["random_uniform"] == GREYS[0]
+    for group in groups:
+        assert len({colors[label] for label in group.labels}) == len(group.labels)
 
 
 def test_curves_over_time(tmp_path: Path, experiment: Experiment) -> None:
@@ -153,13 +177,16 @@ def test_curves_over_time(tmp_path: Path, experiment: Experiment) -> None:
 
 
 def test_costs(tmp_path: Path, experiment: Experiment) -> None:
-    run = {"hours": 1.0, "training_hours": 0.1, "training_cpu_hours": 0.05, "peak_memory_mb": 1234, "parameters": 1000}
-    runs = {"rpg": {"0": run, "1": {**run, "training_hours": 0.2, "parameters": 1000}}, "sac": {"0": {"hours": 1.0}}}
-    write_json(tmp_path / "manifest.json", {"experiment": "tiny", "runs": runs, "settings": {}, "environments": {}})
+    clocks = {"hours": 1.0, "training_hours": 0.1, "training_cpu_hours": 0.05}
+    run = {**clocks, "peak_memory_mb": 1234, "parameters": 1000, "environment": "environment_1"}
+    slow = {**run, "training_hours": 9.0, "environment": "environment_2"}
+    runs = {"rpg": {"0": run, "1": {**run, "training_hours": 0.15}, "2": slow}, "sac": {"0": {"hours": 1.0}}}
+    environments = {"environment_1": {"processor": "A"}, "environment_2": {"processor": "B"}}
+    write_json(tmp_path / "manifest.json", {"experiment": "tiny", "runs": runs, "settings": {}, "environments": environments})
     table = make_table(experiment, load_curves(tmp_path, experiment), Results(tmp_path))
-    assert "| algorithm | seconds for 1,000 steps | of the processor | peak memory | parameters |" in table
-    # 0.15 hours for 300 steps; runs from before these were recorded have no line
-    assert "| rpg | 1800.00 | 600.00 | 1,234 MB | 1,000 |" in table
+    assert "| algorithm | seconds for 1,000 steps | of the processor | peak memory | parameters | seeds | machine |" in table
+    # 0.15 hours for 300 steps, whatever one busy machine took; runs from before these were recorded have no line
+    assert "| rpg | 1800.00 | 600.00 | 1,234 MB | 1,000 | 3 | A, B |" in table
     assert len(re.findall(r"^\| sac \|", table, re.MULTILINE)) == 1
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -98,5 +98,19 @@ def test_curve_intervals_agree_with_those_of_single_steps(monkeypatch: pytest.Mo
         assert (middle[step], low[step], high[step]) == pytest.approx(estimate, abs=0.06)
 
 
-def test_rliable_is_used_where_it_is_installed() -> None:
-    assert statistics.has_rliable() == (importlib.util.find_spec("rliable") is not None)
+def test_rliable_is_used_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bootstrap gets all runs, and its draws from numpy's global generator leave no trace."""
+
+    def get_interval_estimates(given: Any, aggregate: Any, reps: int, confidence_interval_size: float) -> Any:
+        assert (reps, confidence_interval_size) == (statistics.RESAMPLES, statistics.LEVEL)
+        np.random.uniform(size=3)
+        return None, {"": np.array([[np.sum(given[""])], aggregate(given[""])])}
+
+    library = SimpleNamespace(get_interval_estimates=get_interval_estimates)
+    monkeypatch.setattr(statistics, "has_rliable", lambda: True)
+    monkeypatch.setattr(statistics.importlib, "import_module", {"rliable.library": library}.__getitem__)
+    np.random.seed(5)
+    expected = np.random.uniform()
+    np.random.seed(5)
+    assert interval_of_iqm(scores(np.array([1.0, 2.0, 3.0, 10.0]))) == (2.5, 16.0, 2.5)
+    assert np.random.uniform() == expected
