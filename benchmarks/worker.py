@@ -32,6 +32,7 @@ from benchmarks.schema import RANDOM_BASELINES
 from benchmarks.settings import Workbench, import_packages
 from benchmarks.visits import POSITIONS, save_visits
 from sb3_rpg.checkpoints import latest_checkpoint
+from sb3_rpg.precision import resolve_precision
 
 FINISHED, STOPPED, BUSY = 0, 75, 76
 
@@ -122,7 +123,11 @@ def _train(folder: RunFolder, spec: RunSpec, options: WorkerOptions) -> dict[str
     for measure in measures:
         measure.close()
     env.close()
-    return {**_outcome(state, str(model.device)), "parameters": count_parameters(model)}
+    outcome = {**_outcome(state, str(model.device)), "parameters": count_parameters(model)}
+    if isinstance(precision := getattr(model, "precision", None), str):
+        # What "auto" came to on this machine
+        outcome["precision"] = str(resolve_precision(precision, model.device)).removeprefix("torch.")
+    return outcome
 
 
 def _compute_baseline(folder: RunFolder, spec: RunSpec) -> dict[str, Any]:

@@ -113,6 +113,7 @@ def test_interrupted_runs_have_the_rows_of_others(tmp_path: Path, monkeypatch: p
         assert 0 < record["training_hours"] <= record["hours"] + 1e-4
         assert 0 < record["training_cpu_hours"] <= record["cpu_hours"] + 1e-4
         assert 50 < record["peak_memory_mb"] < 50_000 and record["parameters"] > 20
+        assert record.get("precision") == ("float32" if base == "rpg" else None)
     assert [(row.metric, row.step) for row in parts.read_rows()] == keys
     assert {metric for metric, _ in keys} == {
         *("mean_reward", "mean_reward_deterministic", "return", "success", "train_return", "train_success"),
