@@ -6,6 +6,7 @@ consecutive steps with a mask that ends at the episode's end, at a reset without
 the ring's write head.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,6 +94,8 @@ class LatentBufferMixin(ReplayBuffer):
 
     latents: np.ndarray
     episode_starts: np.ndarray
+    #: whether an episode has ever terminated, other than by a time limit, also if it was overwritten since
+    terminations_seen: bool = False
 
     def __init__(self, *args: Any, latent_dim: int = 0, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -117,6 +120,7 @@ class LatentBufferMixin(ReplayBuffer):
     def reset(self) -> None:
         super().reset()
         self._init_latents()
+        self.terminations_seen = False
 
     def add(self, *args: Any, **kwargs: Any) -> None:
         """
@@ -129,11 +133,34 @@ class LatentBufferMixin(ReplayBuffer):
         else:
             latents, starts = np.zeros_like(self.latents[row]), (self.dones[row - 1] > 0) | (self._newest_staged is not False)
         self._newest_staged, self._staged = self._staged is not None, None
+        self._begin_episodes(starts)
         super().add(*args, **kwargs)
+        self._note_terminations(slice(row, row + 1))
         if overwrites:
             self.start_index.drop_oldest(int(self.episode_starts[row].sum()))
         self.latents[row], self.episode_starts[row] = latents, starts
         self.start_index.append(row * self.n_envs + np.flatnonzero(starts))
+
+    def _begin_episodes(self, starts: np.ndarray) -> None:
+        """
+        Called before a transition is stored; a hook for buffers that keep their own record of episodes.
+
+        :param starts: True where it is its episode's first, (n_envs,)
+        """
+
+    def _note_terminations(self, rows: slice) -> None:
+        """
+        :param rows: stored transitions to look at
+        """
+        self.terminations_seen |= bool((self.dones[rows] > self.timeouts[rows]).any())
+
+    def steps_in_order(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """
+        :return: rewards, dones and episode starts of the stored vector steps, oldest first, each of shape (n_envs,)
+        """
+        oldest = self.pos if self.full else 0
+        for row in (oldest + np.arange(self.size())) % self.buffer_size:
+            yield self.rewards[row], self.dones[row], self.episode_starts[row]
 
     @property
     def mean_episode_length(self) -> float:

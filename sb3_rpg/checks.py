@@ -146,6 +146,19 @@ def check_finite(kind: str, values: Any, num_timesteps: int, env_index: int | No
             )
 
 
+def check_action(action: np.ndarray, num_timesteps: int) -> None:
+    """
+    :param action: what the policy is about to do, (n_envs, ...)
+    :param num_timesteps: environment steps so far, for the message
+    :raises ValueError: if a value is NaN or infinite, before the environment gets to see it
+    """
+    if not np.isfinite(action).all():
+        raise ValueError(
+            f"the policy's action at step {num_timesteps} is not finite ({action.tolist()}): its networks have diverged. Load "
+            "the last checkpoint, and lower `learning_rate`, or check `ent_coef`, `beta` and the size of the rewards"
+        )
+
+
 def check_replay_buffer(model: "RPG") -> None:
     """
     :param model: whose replay buffer was loaded

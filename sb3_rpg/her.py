@@ -19,6 +19,16 @@ class LatentHerReplayBuffer(LatentBufferMixin, HerReplayBuffer):
     Imagined steps start from such observations too.
     """
 
+    def _begin_episodes(self, starts: np.ndarray) -> None:
+        # SB3 ends an episode at its `done`; at a reset without one, the next episode's goals would count as this one's
+        for env in np.flatnonzero(starts & (self._current_ep_start != self.pos)).tolist():
+            self._compute_episode_length(env)
+
+    def reset(self) -> None:
+        super().reset()
+        for record in (self.ep_start, self.ep_length, self._current_ep_start):
+            record[:] = 0
+
     def _stored_segments(
         self, rows: np.ndarray, envs: np.ndarray, steps: np.ndarray
     ) -> tuple[Observations, Observations, np.ndarray]:

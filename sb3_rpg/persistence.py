@@ -51,7 +51,9 @@ class PersistentOffPolicyAlgorithm(OffPolicyAlgorithm):
         :param include: see SB3
         """
         self.checkpoint_format, self.sb3_rpg_version = CHECKPOINT_FORMAT, __version__
-        self._random_state = get_random_state()
+        # A loaded model that has not gone on yet is saved with the state that it will go on with
+        pending = self._random_state
+        self._random_state = pending or get_random_state()
         try:
             if isinstance(path, (str, pathlib.Path)):
                 with atomic_path(path, ".zip") as temporary:
@@ -59,7 +61,7 @@ class PersistentOffPolicyAlgorithm(OffPolicyAlgorithm):
             else:
                 super().save(path, exclude, include)
         finally:
-            self._random_state = None
+            self._random_state = pending
 
     def save_replay_buffer(self, path: File) -> None:
         """

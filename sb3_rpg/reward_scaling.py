@@ -24,13 +24,21 @@ class ReturnScaler:
         self._returns = np.zeros(0)
         self._count, self._mean, self._m2 = 0, 0.0, 0.0
 
-    def update(self, rewards: np.ndarray, dones: np.ndarray) -> None:
+    @property
+    def is_empty(self) -> bool:
+        """Whether no step was seen yet."""
+        return self._count == 0
+
+    def update(self, rewards: np.ndarray, dones: np.ndarray, starts: np.ndarray | None = None) -> None:
         """
         :param rewards: extrinsic rewards of one vector step, (n_envs,)
         :param dones: True where the episode ended with it, (n_envs,)
+        :param starts: True where it began with it, which may follow a reset without ``done``, (n_envs,); None: nowhere
         """
         if len(self._returns) != len(rewards):
             self._returns = np.zeros(len(rewards))
+        if starts is not None:
+            self._returns[starts.astype(bool)] = 0.0
         self._returns = self._returns * self.gamma + rewards
         # Chan's parallel update of mean and sum of squared deviations
         n, mean = len(rewards), float(self._returns.mean())

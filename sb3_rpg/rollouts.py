@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rpg.actor import LatentState
 from sb3_rpg.buffers import LatentBufferMixin
-from sb3_rpg.checks import check_finite
+from sb3_rpg.checks import check_action, check_finite
 from sb3_rpg.latents import LatentSpace
 from sb3_rpg.persistence import PersistentOffPolicyAlgorithm
 from sb3_rpg.policies import PlanningConfig, RPGPolicy
@@ -44,6 +44,7 @@ class LatentOffPolicyAlgorithm(PersistentOffPolicyAlgorithm):
         return self._evaluation_stream is not None
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        self._return_scaler.gamma = self.gamma  # load() may have changed it
         result = super()._setup_learn(*args, **kwargs)
         check_finite("observation", self._last_obs, self.num_timesteps)
         return result
@@ -90,6 +91,7 @@ class LatentOffPolicyAlgorithm(PersistentOffPolicyAlgorithm):
         else:
             state = (self._last_latents, self._planned_steps)
         action, new_state = self.policy.predict(self._last_obs, state, starts, planning=self._planning())
+        check_action(action, self.num_timesteps)
         self._last_latents = new_state[0]
         self._planned_steps = new_state[1] if len(new_state) > 1 else None
         scaled = self.policy.scale_action(action)
@@ -134,19 +136,22 @@ class LatentOffPolicyAlgorithm(PersistentOffPolicyAlgorithm):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        check_finite("reward", reward, self.num_timesteps)
-        check_finite("observation", new_obs, self.num_timesteps)
-        for index in np.flatnonzero(dones):
-            if (final := infos[index].get("terminal_observation")) is not None:
-                check_finite("observation", final, self.num_timesteps, int(index))
-        truncated = np.array([info.get("TimeLimit.truncated", False) for info in infos])
-        if not self._terminations_seen:
-            self._terminations_seen = bool(np.any(dones & ~truncated))
-        self._return_scaler.update(reward, dones)
+        try:
+            check_finite("reward", reward, self.num_timesteps)
+            check_finite("observation", new_obs, self.num_timesteps)
+            for index in np.flatnonzero(dones):
+                if (final := infos[index].get("terminal_observation")) is not None:
+                    check_finite("observation", final, self.num_timesteps, int(index))
+        except ValueError:
+            # The environment has gone on; the next learn() resets it, as nothing may join what is before and behind this step
+            self._last_obs = None
+            raise
         assert isinstance(replay_buffer, LatentBufferMixin)
         assert self._last_latents is not None and self._last_episode_starts is not None
+        self._return_scaler.update(reward, dones, self._last_episode_starts)
         replay_buffer.stage(self._last_latents, self._last_episode_starts)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+        self._terminations_seen |= replay_buffer.terminations_seen
         # SB3 never updates it for off-policy algorithms; it is what tells where z is drawn next
         self._last_episode_starts = dones
 

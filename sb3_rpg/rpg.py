@@ -356,6 +356,8 @@ class RPG(LatentTraining):
 
     def _check_replay_buffer(self) -> None:
         check_replay_buffer(self)
+        # Buffers that were saved by an earlier version do not say it themselves
+        self.replay_buffer._note_terminations(slice(0, self.replay_buffer.size()))
 
     def _excluded_save_params(self) -> list[str]:
         aliases = ["actor", "world_model", "world_model_target", "posterior", "metrics", "bonus"]

@@ -74,7 +74,15 @@ def make_coefficient(name: str, value: Coefficient) -> float | Callable[[float],
             return Ramp(**value)
         except (TypeError, ValueError) as error:
             raise ValueError(f"`{name}`={dict(value)!r} is no Ramp: give initial, final, start and end ({error})") from error
-    if isinstance(value, Ramp) or callable(value):
+    if isinstance(value, Ramp):
+        return value
+    if callable(value):
+        for progress in (1.0, 0.0):
+            if not is_coefficient(number := float(value(progress))):
+                raise ValueError(
+                    f"`{name}`, a function of the remaining progress, must return a number of at least 0, got {number} at "
+                    f"{progress:g}"
+                )
         return value
     if not is_coefficient(value):
         raise ValueError(

@@ -87,7 +87,7 @@ class LatentTraining(LatentOffPolicyAlgorithm):
             loss_weights=self.loss_weights,
             max_grad_norm=self.max_grad_norm,
             entropy_in_target=self.entropy_in_target,
-            model_terminations=self._terminations_seen,
+            model_terminations=self._terminations_seen or self.replay_buffer.terminations_seen,
         )
 
     def _latent_ent_coef(self) -> float | th.Tensor:
@@ -165,6 +165,10 @@ class LatentTraining(LatentOffPolicyAlgorithm):
 
     def _extrinsic_scale(self) -> float:
         if self.reward_scale == "auto":
+            if self._return_scaler.is_empty:
+                # Nothing was collected: what is learned from was loaded, or added as demonstrations
+                for step in self.replay_buffer.steps_in_order():
+                    self._return_scaler.update(*step)
             return self._return_scaler.factor
         return self._coefficient(self.reward_scale)
 

@@ -92,6 +92,21 @@ def test_goals_come_from_the_segments_own_episode(strategy: str, steps: int) -> 
     assert (stored[: buffer.size(), :, 0] == -5).all()
 
 
+def test_no_goal_crosses_a_reset_without_done_nor_one_of_the_buffer() -> None:
+    model = her(env_kwargs={"length": 20})
+    for steps in (24, 60, 34, 100):  # each call resets both environments, mostly in mid-episode
+        model.learn(steps, reset_num_timesteps=False)
+    for _ in range(2):
+        segments: Any = model.replay_buffer.sample_segments(2000, 2)
+        goals, label = segments.observations["desired_goal"], segments.observations["observation"]
+        virtual = goals[:, 0] >= 0
+        assert virtual.any() and th.equal(goals[virtual][:, 0], label[virtual][:, 1])
+        assert (goals[virtual][:, 1] > label[virtual][:, 2]).all()
+        model.replay_buffer.reset()
+        model.learn(60, reset_num_timesteps=False)
+        model.learn(60, reset_num_timesteps=False)
+
+
 def test_before_the_first_episode_has_ended_goals_stay() -> None:
     model = her(env_kwargs={"length": 500}, learning_starts=5).learn(40)
     assert model._n_updates > 0

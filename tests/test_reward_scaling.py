@@ -71,6 +71,14 @@ def test_environments_keep_returns_of_their_own_and_may_change_in_number() -> No
     assert scaler.factor == pytest.approx(1.0 / np.std([1.0, 100.0, 2.0, 100.0, 5.0]))
 
 
+def test_a_return_does_not_run_across_a_reset_without_done() -> None:
+    scaler = ReturnScaler(gamma=1.0, target_std=1.0)
+    none = np.zeros(2, dtype=bool)
+    scaler.update(np.array([1.0, 1.0]), none, ~none)
+    scaler.update(np.array([1.0, 1.0]), none, np.array([True, False]))
+    assert scaler.factor == pytest.approx(1.0 / np.std([1.0, 1.0, 1.0, 2.0]))
+
+
 def test_saved_with_the_model() -> None:
     scaler = ReturnScaler(0.9)
     feed(scaler, np.random.default_rng(0).normal(0.0, 100.0, (20, 2)))

@@ -296,6 +296,20 @@ def test_what_is_not_finite_is_refused_at_its_step_and_the_model_can_still_be_sa
     assert all(th.isfinite(parameter).all() for parameter in model.policy.parameters())
     model.save(tmp_path / "model.zip")
     assert RPG.load(tmp_path / "model.zip", device="cpu").num_timesteps == step
+    # The environment has made a step that is not stored: who goes on nevertheless begins an episode
+    if not normalize:  # VecNormalize's statistics are lost
+        model.learn(5, reset_num_timesteps=False)
+        assert model.replay_buffer.size() > step - 1 and buffer.episode_starts[step - 1, 0]
+
+
+def test_a_policy_that_has_diverged_is_told_before_the_environment_sees_its_action() -> None:
+    env = LabelledEnv()
+    model = small_rpg(env).learn(10)
+    with th.no_grad():
+        next(iter(model.actor.action_head.parameters())).fill_(np.nan)
+    with pytest.raises(ValueError, match=r"the policy's action at step 10 is not finite .*Load the last checkpoint"):
+        model.learn(10, reset_num_timesteps=False)
+    assert len(env.actions) == 10
 
 
 def test_a_dict_observation_that_is_not_finite_is_named_by_its_key() -> None:

@@ -114,6 +114,20 @@ def test_training_goes_on_bit_for_bit_within_the_same_episode(latent: str, tmp_p
         assert len(np.unique(latents[:35, 0], axis=0)) == 1
 
 
+def test_a_loaded_model_that_is_saved_again_keeps_its_randomness() -> None:
+    model = small_rpg(labelled_vec_env(1)).learn(20)
+    randomness = get_random_state()
+    parameters = []
+    for copies in (0, 2):
+        set_random_state(randomness)
+        loaded = load(model, env=labelled_vec_env(1))
+        th.manual_seed(7)
+        for _ in range(copies):
+            loaded = load(loaded, env=labelled_vec_env(1))
+        parameters.append(continued(loaded)[0])
+    assert_same_state(parameters[0], parameters[1])
+
+
 def test_by_default_a_loaded_model_starts_new_episodes_with_new_z() -> None:
     model = small_rpg(labelled_vec_env(1, lengths=(10, 40))).learn(15)
     loaded = load(model, env=labelled_vec_env(1, lengths=(40,)))

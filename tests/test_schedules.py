@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,15 @@ def test_numbers_of_all_kinds_become_floats(value: Any) -> None:
     coefficient = make_coefficient("beta", value)
     assert type(coefficient) is float and coefficient == float(value)
     assert coefficient_at(coefficient, 5, 0.5) == float(value)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [(lambda p: -1.0, "got -1.0 at 1"), (lambda p: p - 0.5, "got -0.5 at 0"), (lambda p: math.nan, "got nan at 1")],
+)
+def test_functions_are_checked_at_both_ends(function: Callable[[float], float], message: str) -> None:
+    with pytest.raises(ValueError, match=f"`beta`, a function of the remaining progress, must return .* {message}"):
+        make_coefficient("beta", function)
 
 
 def test_functions_get_the_remaining_progress_and_ramps_the_step() -> None:
