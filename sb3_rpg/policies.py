@@ -33,6 +33,10 @@ class PlanningConfig(NamedTuple):
     horizon: int = 3
     #: discount factor
     gamma: float = 0.99
+    #: weight of each further step in V_est
+    value_weight_decay: float = 0.97
+    #: whether terminations have been seen: what lies behind a likely one then counts less
+    terminations: bool = False
 
 
 def _split_net_arch(
@@ -237,21 +241,20 @@ class RPGPolicy(BasePolicy):
         The candidate z of the highest V_est, its trajectory imagined with the modes of pi(a|s,z).
 
         :param states: (B, S)
-        :param planning: horizon and discount
+        :param planning: what V_est is made of
         :return: (B, latent_dim)
         """
         candidates = self.actor.latent_candidates(states)  # (N, B, dim)
-        values = self.imagined_values(states, candidates, planning.horizon, planning.gamma)
+        values = self.imagined_values(states, candidates, planning)
         return candidates[values.argmax(dim=0), th.arange(len(states), device=states.device)]
 
-    def imagined_values(self, states: th.Tensor, latents: th.Tensor, horizon: int, gamma: float) -> th.Tensor:
+    def imagined_values(self, states: th.Tensor, latents: th.Tensor, planning: PlanningConfig) -> th.Tensor:
         """
         V_est of several latents for each state, without the bonus terms of exploration (entropy, posterior).
 
         :param states: (B, S)
         :param latents: (N, B, latent_dim)
-        :param horizon: imagined steps
-        :param gamma: discount factor
+        :param planning: what V_est is made of
         :return: mean over value heads, (N, B)
         """
         n_latents, batch, _ = latents.shape
@@ -262,10 +265,12 @@ class RPGPolicy(BasePolicy):
             action = self.actor.action_head.mode(th.cat([state, z], dim=-1))
             return action, action.new_zeros(len(action))
 
-        rollout = self.world_model.imagine(start, act, horizon)
+        rollout = self.world_model.imagine(start, act, planning.horizon)
         rewards = self.world_model.predict_rewards(rollout)
         values = self.world_model.predict_values(rollout.states, z).transpose(0, 1)
-        estimate = value_estimate(rewards, th.zeros_like(rewards), values, gamma)
+        continues = 1.0 - th.sigmoid(self.world_model.predict_terminations(rollout)) if planning.terminations else None
+        nothing = th.zeros_like(rewards)
+        estimate = value_estimate(rewards, nothing, values, planning.gamma, planning.value_weight_decay, continues)
         return estimate.mean(dim=0).view(n_latents, batch)
 
 

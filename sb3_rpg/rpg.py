@@ -348,7 +348,9 @@ class RPG(LatentTraining):
 
     def _planning(self, plan_every: int | None = None) -> PlanningConfig | None:
         every = self.plan_every if plan_every is None else plan_every
-        return None if every is None else PlanningConfig(every, self.plan_horizon, self.gamma)
+        if every is None:
+            return None
+        return PlanningConfig(every, self.plan_horizon, self.gamma, self.value_weight_decay, self._terminations_seen)
 
     def dump_logs(self) -> None:
         self.metrics.record(self.logger)

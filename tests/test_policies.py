@@ -240,6 +240,29 @@ def test_plan_is_the_candidate_of_the_highest_imagined_value(latent: str) -> Non
     assert np.array_equal(actions, expected)
 
 
+def test_plans_do_not_reach_beyond_a_sure_termination() -> None:
+    policy = make_policy("gaussian")
+    model = policy.world_model
+    with th.no_grad():
+        states = model.encoder(th.as_tensor(observations(2)))
+        candidates = policy.actor.latent_candidates(states)
+        open_ended, ending, first = (
+            policy.imagined_values(states, candidates, PlanningConfig(0, horizon, 0.8, 0.5, terminations))
+            for horizon, terminations in ((3, False), (3, True), (1, True))
+        )
+        assert not th.allclose(open_ended, ending)  # an untrained head says one half
+        assert not th.allclose(
+            open_ended, policy.imagined_values(states, candidates, PlanningConfig(0, 3, 0.8, value_weight_decay=0.97))
+        )
+        *_, last = (layer for layer in model.termination.modules() if isinstance(layer, th.nn.Linear))
+        last.bias.fill_(50.0)
+        # Every step is the last: only the first one's reward is left, whatever the horizon
+        ending, first = (
+            policy.imagined_values(states, candidates, PlanningConfig(0, horizon, 0.8, 0.5, True)) for horizon in (3, 1)
+        )
+        assert th.allclose(ending, first, atol=1e-6) and ending.std() > 0
+
+
 def replans(policy: RPGPolicy, every: int, starts: list[list[bool]]) -> list[list[bool]]:
     """Where z is planned anew in a run of two environments; each step's state is marked to show it."""
     planning, state, marks = PlanningConfig(every=every, horizon=1), None, []

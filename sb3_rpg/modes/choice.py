@@ -6,6 +6,7 @@ import numpy as np
 import torch as th
 
 from sb3_rpg.actor import as_latent_array
+from sb3_rpg.policies import PlanningConfig
 
 if TYPE_CHECKING:
     from sb3_rpg.rpg import RPG
@@ -73,7 +74,8 @@ def latent_values(model: "RPG", obs: Observation, latents: np.ndarray, horizon: 
         states = _state(model, obs)
         candidates = th.as_tensor(z, device=states.device).unsqueeze(1)  # (n, 1, dim)
         if horizon > 0:
-            values = policy.imagined_values(states, candidates, horizon, model.gamma)
+            planning = PlanningConfig(0, horizon, model.gamma, model.value_weight_decay, model._terminations_seen)
+            values = policy.imagined_values(states, candidates, planning)
         else:
             values = policy.world_model.predict_values(states.expand(len(candidates), 1, -1), candidates).mean(dim=0)
         return values[:, 0].cpu().numpy()
