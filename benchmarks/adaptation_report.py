@@ -58,7 +58,7 @@ def draw_adaptation(path: Path, rows: Rows, metric: str, trials: int, colors: Ma
     :param rows: see :data:`benchmarks.adaptation.COLUMNS`
     :param metric: label of the axis
     :param trials: trial episodes
-    :param colors: by label; others get what is left of the palette
+    :param colors: by label; others get one of the palette
     """
     labels = list(dict.fromkeys(row["label"] for row in rows))
     changes: list[str | None] = [*dict.fromkeys(row["change"] for row in rows), None]

@@ -138,8 +138,8 @@ def _cost_lines(experiment: Experiment, curves: Mapping[str, Curve], results: Re
         "|---|---|---|---|---|---|---|",
         *rows,
         "",
-        "Training without evaluation, median over the seeds that recorded it; machines differ, and were busy at times. Memory "
-        "of the whole process, replay buffer included. Parameters that are trained, those of the bonus included.",
+        "Training without evaluation, median over the seeds that recorded it; machines may differ, and may have been busy. "
+        "Memory of the whole process, replay buffer included. Parameters that are trained, those of the bonus included.",
     ]
 
 

@@ -151,7 +151,6 @@ class LatentOffPolicyAlgorithm(PersistentOffPolicyAlgorithm):
         self._return_scaler.update(reward, dones, self._last_episode_starts)
         replay_buffer.stage(self._last_latents, self._last_episode_starts)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
-        self._terminations_seen |= replay_buffer.terminations_seen
         # SB3 never updates it for off-policy algorithms; it is what tells where z is drawn next
         self._last_episode_starts = dones
 

@@ -348,8 +348,13 @@ class RPG(LatentTraining):
 
     def _planning(self, plan_every: int | None = None) -> PlanningConfig | None:
         every = self.plan_every if plan_every is None else plan_every
-        if every is None:
-            return None
+        return None if every is None else self.planning_config(every)
+
+    def planning_config(self, every: int) -> PlanningConfig:
+        """
+        :param every: replan after so many steps; 0: only at an episode's start
+        :return: how this model plans
+        """
         return PlanningConfig(every, self.plan_horizon, self.gamma, self.value_weight_decay, self._terminations_seen)
 
     def dump_logs(self) -> None:

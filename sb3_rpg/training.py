@@ -87,7 +87,7 @@ class LatentTraining(LatentOffPolicyAlgorithm):
             loss_weights=self.loss_weights,
             max_grad_norm=self.max_grad_norm,
             entropy_in_target=self.entropy_in_target,
-            model_terminations=self._terminations_seen or self.replay_buffer.terminations_seen,
+            model_terminations=self._terminations_seen,
         )
 
     def _latent_ent_coef(self) -> float | th.Tensor:
@@ -110,6 +110,7 @@ class LatentTraining(LatentOffPolicyAlgorithm):
         """
         :param gradient_steps: updates of the intrinsic reward and the world model
         """
+        self._heed_stored_transitions()
         start = time.perf_counter()
         self.policy.set_training_mode(True)
         for _ in range(gradient_steps):
@@ -163,12 +164,18 @@ class LatentTraining(LatentOffPolicyAlgorithm):
             fraction = automatic_relabel(self.replay_buffer.mean_episode_length)
         return relabel_latents(latents, self.latent_space, fraction)
 
+    def _heed_stored_transitions(self) -> None:
+        """
+        Whether there are terminations to be modelled, and, where nothing was collected because all was loaded or added as
+        demonstrations, the scale of the rewards.
+        """
+        self._terminations_seen |= self.replay_buffer.terminations_seen
+        if self._return_scaler.is_empty:
+            for step in self.replay_buffer.steps_in_order():
+                self._return_scaler.update(*step)
+
     def _extrinsic_scale(self) -> float:
         if self.reward_scale == "auto":
-            if self._return_scaler.is_empty:
-                # Nothing was collected: what is learned from was loaded, or added as demonstrations
-                for step in self.replay_buffer.steps_in_order():
-                    self._return_scaler.update(*step)
             return self._return_scaler.factor
         return self._coefficient(self.reward_scale)
 

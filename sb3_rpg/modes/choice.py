@@ -6,7 +6,6 @@ import numpy as np
 import torch as th
 
 from sb3_rpg.actor import as_latent_array
-from sb3_rpg.policies import PlanningConfig
 
 if TYPE_CHECKING:
     from sb3_rpg.rpg import RPG
@@ -74,8 +73,7 @@ def latent_values(model: "RPG", obs: Observation, latents: np.ndarray, horizon: 
         states = _state(model, obs)
         candidates = th.as_tensor(z, device=states.device).unsqueeze(1)  # (n, 1, dim)
         if horizon > 0:
-            planning = PlanningConfig(0, horizon, model.gamma, model.value_weight_decay, model._terminations_seen)
-            values = policy.imagined_values(states, candidates, planning)
+            values = policy.imagined_values(states, candidates, model.planning_config(0)._replace(horizon=horizon))
         else:
             values = policy.world_model.predict_values(states.expand(len(candidates), 1, -1), candidates).mean(dim=0)
         return values[:, 0].cpu().numpy()

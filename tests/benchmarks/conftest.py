@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from benchmarks.runs import Row, RunFolder, RunSpec, write_json
 from benchmarks.schema import Algorithm, Experiment, Metric, Task
 from benchmarks.worker import WorkerOptions
 
+posix = pytest.mark.skipif(os.name == "nt", reason="signals and locks of POSIX")
 TINY_RPG: dict[str, Any] = {
     "policy_kwargs": "dict(net_arch=[8], state_dim=8, hidden_dim=8)",
     "batch_size": 4,

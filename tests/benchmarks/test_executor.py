@@ -23,9 +23,7 @@ from benchmarks.results import read_curve
 from benchmarks.runs import Row, RunFolder, locked, read_json, write_json
 from benchmarks.worker import BUSY, FINISHED, STOPPED, WorkerOptions
 from sb3_rpg.checkpoints import latest_checkpoint
-from tests.benchmarks.conftest import ALWAYS, NEVER, bandit_experiment, make_plan, maze_experiment, write_finished
-
-posix = pytest.mark.skipif(os.name == "nt", reason="signals and locks of POSIX")
+from tests.benchmarks.conftest import ALWAYS, NEVER, bandit_experiment, make_plan, maze_experiment, posix, write_finished
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +11,8 @@ import pytest
 from benchmarks.grid import Plan, reconcile
 from benchmarks.results import Results
 from benchmarks.runs import Row, RunSpec, locked, run_folder
-from tests.benchmarks.conftest import TINY_SAC, bandit_experiment, make_plan, maze_experiment, write_finished
+from tests.benchmarks.conftest import TINY_SAC, bandit_experiment, make_plan, maze_experiment, posix, write_finished
 
-posix = pytest.mark.skipif(os.name == "nt", reason="locks of POSIX")
 ROWS = [Row("mean_reward", 0, 0.0)]
 
 
