@@ -19,7 +19,7 @@ from benchmarks.bootstrap import ROOT
 from benchmarks.experiments import find_experiment
 from benchmarks.figures import AXES, Curve, load_curves, save_curves, save_densities
 from benchmarks.maps import save_maps
-from benchmarks.results import Results
+from benchmarks.results import Results, source_of
 from benchmarks.run import locations
 from benchmarks.runs import RESULTS, write_text
 from benchmarks.schema import Experiment
@@ -70,7 +70,7 @@ def make_table(experiment: Experiment, curves: Mapping[str, Curve], results: Res
         f"{experiment.task.env_id}, {when} {experiment.budget:,} environment steps. Interquartile mean over seeds, stratified "
         f"bootstrap ({'rliable' if has_rliable() else 'SciPy'}). Wall-clock hours on one core.",
     ]
-    lines += [*_mixture_lines(curves, results), *_milestone_lines(experiment, curves)]
+    lines += [*_mixture_lines(experiment, curves, results), *_milestone_lines(experiment, curves)]
     return "\n".join([*lines, *_cost_lines(experiment, curves, results)]) + "\n"
 
 
@@ -95,11 +95,11 @@ def _score_lines(experiment: Experiment, curves: Mapping[str, Curve], results: R
     return lines
 
 
-def _mixture_lines(curves: Mapping[str, Curve], results: Results) -> list[str]:
-    """A warning for each algorithm whose seeds do not belong together."""
+def _mixture_lines(experiment: Experiment, curves: Mapping[str, Curve], results: Results) -> list[str]:
+    """A warning for each algorithm whose seeds do not belong together, wherever its runs were made."""
     lines = []
     for label in curves:
-        if kinds := results.mixed(label):
+        if kinds := Results(source_of(results.folder, experiment, label)).mixed(label):
             seeds = "; ".join(", ".join(str(seed) for seed in sorted(mine)) for mine in kinds.values())
             lines += ["", f"**{label} mixes settings**: seeds {seeds}. Complete it with `--on-change restart`."]
     return lines

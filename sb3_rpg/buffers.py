@@ -96,6 +96,8 @@ class LatentBufferMixin(ReplayBuffer):
     episode_starts: np.ndarray
     #: whether an episode has ever terminated, other than by a time limit, also if it was overwritten since
     terminations_seen: bool = False
+    #: name of the latent space that z is from; None: not known
+    latent_name: str | None = None
 
     def __init__(self, *args: Any, latent_dim: int = 0, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -107,7 +109,7 @@ class LatentBufferMixin(ReplayBuffer):
         self.episode_starts = np.zeros((self.buffer_size, self.n_envs), dtype=bool)
         self.start_index = EpisodeStartIndex(self.buffer_size * self.n_envs)
         self._staged: tuple[np.ndarray, np.ndarray] | None = None
-        #: whether the newest transition was handed over with stage(); None: the buffer is empty
+        #: whether the newest transition was handed over with stage(); None: there is none that the next one may go on from
         self._newest_staged: bool | None = None
 
     def stage(self, latents: np.ndarray, episode_starts: np.ndarray) -> None:
@@ -129,7 +131,7 @@ class LatentBufferMixin(ReplayBuffer):
         row, overwrites = self.pos, self.full
         if self._staged is not None:
             latents, starts = self._staged
-            starts = starts | (self._newest_staged is False)
+            starts = starts | (self._newest_staged is not True)
         else:
             latents, starts = np.zeros_like(self.latents[row]), (self.dones[row - 1] > 0) | (self._newest_staged is not False)
         self._newest_staged, self._staged = self._staged is not None, None
@@ -140,6 +142,16 @@ class LatentBufferMixin(ReplayBuffer):
             self.start_index.drop_oldest(int(self.episode_starts[row].sum()))
         self.latents[row], self.episode_starts[row] = latents, starts
         self.start_index.append(row * self.n_envs + np.flatnonzero(starts))
+
+    def end_episodes(self, observations: Observations | None) -> None:
+        """
+        To be called before transitions follow that may be of other episodes than the newest ones: after loading.
+
+        :param observations: what the environments show, as stored; if it is what the newest transitions led to, their
+            episodes go on. None: not known
+        """
+        if observations is None or self.size() == 0 or not _same(self.next_observations, self.pos - 1, observations):
+            self._newest_staged = None
 
     def _begin_episodes(self, starts: np.ndarray) -> None:
         """
@@ -294,6 +306,13 @@ def _at(stored: Observations, rows: np.ndarray, envs: np.ndarray) -> Observation
     if isinstance(stored, dict):
         return {key: array[rows, envs] for key, array in stored.items()}
     return stored[rows, envs]
+
+
+def _same(stored: Observations, row: int, values: Observations) -> bool:
+    if isinstance(stored, dict):
+        return isinstance(values, dict) and all(_same(array, row, values[key]) for key, array in stored.items())
+    assert not isinstance(values, dict)
+    return bool(np.array_equal(stored[row], values.reshape(stored[row].shape).astype(stored.dtype)))
 
 
 class LatentReplayBuffer(LatentBufferMixin, ReplayBuffer):

@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_rpg.buffers import LatentBufferMixin
 from sb3_rpg.latents import LatentSpace
 from sb3_rpg.precision import PRECISIONS
-from sb3_rpg.schedules import initial_coefficient
+from sb3_rpg.schedules import extremes, initial_coefficient
 
 if TYPE_CHECKING:
     from sb3_rpg.rpg import RPG
@@ -22,12 +22,26 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def _require_integer(name: str, value: Any, minimum: int, remedy: str = "") -> None:
+def require_integer(name: str, value: Any, minimum: int, remedy: str = "") -> None:
+    """
+    :param name: the argument's name
+    :param value: what the user gave
+    :param minimum: what it must be at least
+    :param remedy: what to give instead
+    :raises ValueError: if it is no integer or too small
+    """
     ok = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= minimum
     _require(bool(ok), f"`{name}` must be an integer of at least {minimum}, got {value!r}{remedy and '; ' + remedy}")
 
 
-def _require_number(name: str, value: Any, in_range: Callable[[Any], bool], wanted: str) -> None:
+def require_number(name: str, value: Any, in_range: Callable[[Any], bool], wanted: str) -> None:
+    """
+    :param name: the argument's name
+    :param value: what the user gave
+    :param in_range: whether a finite number will do
+    :param wanted: the range in words
+    :raises ValueError: if it is no finite number, or out of its range
+    """
     ok = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and in_range(value)
     _require(ok, f"`{name}` must be a number {wanted}, got {value!r}")
 
@@ -37,34 +51,38 @@ def check_arguments(model: "RPG") -> None:
     :param model: freshly constructed, before its networks exist
     :raises ValueError: naming the argument, its value and the remedy
     """
-    _require_integer("horizon", model.horizon, 1, "3 is the paper's, 1 fits episodes of a single step")
-    _require_integer("target_horizon", model.target_horizon, 1, "1 is the fastest, None means `horizon`")
-    _require_integer("policy_delay", model.policy_delay, 1)
-    _require_integer("head_steps", model.head_steps, 1, "1 is the fastest, None means all")
-    _require_integer("target_update_interval", model.target_update_interval, 1)
-    _require_integer("batch_size", model.batch_size, 1)
-    _require_integer("buffer_size", model.buffer_size, 1)
-    _require_integer("intrinsic_batch_size", model.intrinsic_batch_size, 1)
+    require_integer("horizon", model.horizon, 1, "3 is the paper's, 1 fits episodes of a single step")
+    require_integer("target_horizon", model.target_horizon, 1, "1 is the fastest, None means `horizon`")
+    require_integer("policy_delay", model.policy_delay, 1)
+    require_integer("head_steps", model.head_steps, 1, "1 is the fastest, None means all")
+    require_integer("target_update_interval", model.target_update_interval, 1)
+    require_integer("batch_size", model.batch_size, 1)
+    require_integer("buffer_size", model.buffer_size, 1)
+    require_number("learning_starts", model.learning_starts, lambda x: x >= 0, "of at least 0")
+    frequency = model.train_freq[0] if isinstance(model.train_freq, tuple) and model.train_freq else model.train_freq
+    if isinstance(frequency, (int, float)):
+        require_integer("train_freq", frequency, 1, "steps, or (number, 'step' or 'episode'), or 'auto'")
+    require_integer("intrinsic_batch_size", model.intrinsic_batch_size, 1)
     if model.actor_batch_size is not None:
-        _require_integer("actor_batch_size", model.actor_batch_size, 1)
-    _require_integer("plan_horizon", model.plan_horizon, 1)
+        require_integer("actor_batch_size", model.actor_batch_size, 1)
+    require_integer("plan_horizon", model.plan_horizon, 1)
     if model.plan_every is not None:
-        _require_integer("plan_every", model.plan_every, 0, "None never plans, 0 plans at an episode's start only")
-    _require_integer("gradient_steps", model.gradient_steps, -1, "-1 means as many as steps were collected")
-    _require_number("gamma", model.gamma, lambda x: 0 < x <= 1, "in (0, 1]")
-    _require_number("tau", model.tau, lambda x: 0 < x <= 1, "in (0, 1]")
-    _require_number("value_weight_decay", model.value_weight_decay, lambda x: x > 0, "above 0; 1 weighs all steps alike")
-    _require_number("max_grad_norm", model.max_grad_norm, lambda x: x >= 0, "of at least 0 (0: no clipping)")
-    _require_number("model_lr_factor", model.model_lr_factor, lambda x: x > 0, "above 0")
-    _require_number("ent_coef_lr_factor", model.ent_coef_lr_factor, lambda x: x > 0, "above 0")
+        require_integer("plan_every", model.plan_every, 0, "None never plans, 0 plans at an episode's start only")
+    require_integer("gradient_steps", model.gradient_steps, -1, "-1 means as many as steps were collected")
+    require_number("gamma", model.gamma, lambda x: 0 < x <= 1, "in (0, 1]")
+    require_number("tau", model.tau, lambda x: 0 < x <= 1, "in (0, 1]")
+    require_number("value_weight_decay", model.value_weight_decay, lambda x: x > 0, "above 0; 1 weighs all steps alike")
+    require_number("max_grad_norm", model.max_grad_norm, lambda x: x >= 0, "of at least 0 (0: no clipping)")
+    require_number("model_lr_factor", model.model_lr_factor, lambda x: x > 0, "above 0")
+    require_number("ent_coef_lr_factor", model.ent_coef_lr_factor, lambda x: x > 0, "above 0")
     if model.latent_relabel != "auto":
-        _require_number("latent_relabel", model.latent_relabel, lambda x: 0 <= x <= 1, "in [0, 1], or 'auto'")
+        require_number("latent_relabel", model.latent_relabel, lambda x: 0 <= x <= 1, "in [0, 1], or 'auto'")
     _require(model.precision in PRECISIONS, f"`precision` must be one of {', '.join(PRECISIONS)}, got {model.precision!r}")
     known = {"consistency", "reward", "value", "termination"}
     unknown = set(model.loss_weights) - known
     _require(not unknown, f"`loss_weights` has unknown terms {sorted(unknown)}; known: {', '.join(sorted(known))}")
     for name, weight in model.loss_weights.items():
-        _require_number(f"loss_weights[{name!r}]", weight, lambda x: x >= 0, "of at least 0 (0: switched off)")
+        require_number(f"loss_weights[{name!r}]", weight, lambda x: x >= 0, "of at least 0 (0: switched off)")
     _require(
         model.n_steps == 1,
         f"`n_steps={model.n_steps}` is not supported: RPG's returns over several steps are imagined; "
@@ -98,13 +116,23 @@ def check_latent_target_entropy(space: LatentSpace, target: Any) -> None:
     """
     :param space: what z is
     :param target: "auto", or what the user gave as ``latent_target_entropy``
-    :raises ValueError: if pi(z|s1) is learned and nobody says at which entropy
+    :raises ValueError: if pi(z|s1) is learned and nobody says at which entropy, or at one that it cannot have
     """
     known = space.policy_dim == 0 or target != "auto" or math.isfinite(space.default_target_entropy)
     _require(
         known,
         f"`latent_target_entropy='auto'` has no value for latent={space.name!r}, which defines no `default_target_entropy`; "
         "give a number of nats, or a number as `latent_ent_coef`",
+    )
+    if space.policy_dim == 0 or target == "auto":
+        return
+    (lowest, highest), (least, most) = extremes(target), space.entropy_range
+    # A target beyond the range would have alpha_z grow or shrink without end
+    slack = 1e-6 * max(1.0, abs(most))
+    _require(
+        least - slack <= lowest and highest <= most + slack,
+        f"`latent_target_entropy={target!r}` is out of reach: pi(z|s1) of latent={space.name!r} can have {least:.4g} to "
+        f"{most:.4g} nats; a number as `latent_ent_coef` fixes alpha_z itself",
     )
 
 
@@ -170,10 +198,18 @@ def check_replay_buffer(model: "RPG") -> None:
         f"the loaded replay buffer is a {type(buffer).__name__}, which holds no latents: it was saved by another algorithm; "
         "add its transitions with replay_buffer.extend() instead",
     )
+    wanted_class = model.replay_buffer_class
+    assert wanted_class is not None
+    _require(
+        isinstance(buffer, wanted_class),
+        f"the loaded replay buffer is a {type(buffer).__name__}, the model's is a {wanted_class.__name__}: make or load "
+        "the model with the `replay_buffer_class` that the buffer was saved with",
+    )
     expected = {
         "observation space": (buffer.observation_space, model.observation_space),
         "action space": (buffer.action_space, model.action_space),
         "width of z": (buffer.latent_dim, model.latent_space.dim),
+        "kind of z": (buffer.latent_name or model.latent_space.name, model.latent_space.name),
         "number of environments": (buffer.n_envs, model.n_envs),
     }
     for name, (found, wanted) in expected.items():

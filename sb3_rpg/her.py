@@ -55,9 +55,11 @@ class LatentHerReplayBuffer(LatentBufferMixin, HerReplayBuffer):
         """
         :return: places in the batch that get a new goal
         """
+        # Spread evenly over the batch, whose first rows get another z; SB3 takes the first
+        counts = np.floor(self.her_ratio * np.arange(len(rows) + 1))
+        virtual = np.flatnonzero(np.diff(counts))
         # SB3 notes an episode's length where it is complete and nothing of it was overwritten
-        n_virtual = int(self.her_ratio * len(rows))
-        return np.flatnonzero(self.ep_length[rows[:n_virtual], envs[:n_virtual]] > 0)
+        return virtual[self.ep_length[rows[virtual], envs[virtual]] > 0]
 
     def _rewards_for(
         self, next_obs: dict[str, np.ndarray], steps: np.ndarray, envs: np.ndarray, chosen: np.ndarray

@@ -13,6 +13,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from sb3_rpg.actor import LatentActor, LatentState, as_latent_array
+from sb3_rpg.checks import require_integer, require_number
 from sb3_rpg.latents import LatentSpace, NoLatent
 from sb3_rpg.losses import value_estimate
 from sb3_rpg.networks import DEFAULT_ACTIVATION, DEFAULT_NET_ARCH
@@ -78,6 +79,7 @@ class RPGPolicy(BasePolicy):
     :param normalize_images: divide images by 255
     :param optimizer_class: optimiser of all networks
     :param optimizer_kwargs: its arguments, without the learning rate; None for Adam: the fused implementation
+    :raises ValueError: if a width or a number is out of its range
     """
 
     actor: LatentActor
@@ -104,6 +106,10 @@ class RPGPolicy(BasePolicy):
         optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ):
+        sizes = {"state_dim": state_dim, "hidden_dim": hidden_dim, "n_critics": n_critics, "n_mixture": n_mixture}
+        for name, size in sizes.items():
+            require_integer(name, size, 1)
+        require_number("std_scale", std_scale, lambda x: x > 0, "above 0")
         if optimizer_kwargs is None and issubclass(optimizer_class, (th.optim.Adam, th.optim.AdamW)):
             optimizer_kwargs = {"fused": True}
         super().__init__(

@@ -43,11 +43,12 @@ class SeparateStream:
 
     :param device: device that is drawn on
     :param numpy: whether NumPy's global generator, which replay buffers draw from, is kept apart too
+    :param number: which of the streams that belong to a seed
     """
 
-    def __init__(self, device: th.device, numpy: bool = False):
+    def __init__(self, device: th.device, numpy: bool = False, number: int = 0):
         self._device = device if device.type in ("cuda", "mps") else th.device("cpu")
-        seed = (th.initial_seed() + 1) % 2**63
+        seed = (th.initial_seed() + 1 + number) % 2**63
         generator = th.Generator(self._device).manual_seed(seed)
         self._state = generator.get_state()
         self._numpy_state = np.random.RandomState(seed % 2**32).get_state() if numpy else None

@@ -14,13 +14,12 @@ class ReturnScaler:
     ``target_std``, rewards shrink instead, so that values stay of the order that the losses' weights were chosen for. The
     factor is applied when a batch is sampled, so all stored rewards share one scale.
 
-    :param gamma: discount factor
     :param target_std: standard deviation of the scaled return, at most
     :param max_factor: largest factor
     """
 
-    def __init__(self, gamma: float, target_std: float = 100.0, max_factor: float = 5.0):
-        self.gamma, self.target_std, self.max_factor = gamma, target_std, max_factor
+    def __init__(self, target_std: float = 100.0, max_factor: float = 5.0):
+        self.target_std, self.max_factor = target_std, max_factor
         self._returns = np.zeros(0)
         self._count, self._mean, self._m2 = 0, 0.0, 0.0
 
@@ -29,17 +28,18 @@ class ReturnScaler:
         """Whether no step was seen yet."""
         return self._count == 0
 
-    def update(self, rewards: np.ndarray, dones: np.ndarray, starts: np.ndarray | None = None) -> None:
+    def update(self, rewards: np.ndarray, dones: np.ndarray, gamma: float, starts: np.ndarray | None = None) -> None:
         """
         :param rewards: extrinsic rewards of one vector step, (n_envs,)
         :param dones: True where the episode ended with it, (n_envs,)
+        :param gamma: discount factor
         :param starts: True where it began with it, which may follow a reset without ``done``, (n_envs,); None: nowhere
         """
         if len(self._returns) != len(rewards):
             self._returns = np.zeros(len(rewards))
         if starts is not None:
             self._returns[starts.astype(bool)] = 0.0
-        self._returns = self._returns * self.gamma + rewards
+        self._returns = self._returns * gamma + rewards
         # Chan's parallel update of mean and sum of squared deviations
         n, mean = len(rewards), float(self._returns.mean())
         delta, total = mean - self._mean, self._count + n

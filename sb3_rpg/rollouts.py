@@ -35,7 +35,7 @@ class LatentOffPolicyAlgorithm(PersistentOffPolicyAlgorithm):
         self._last_latents: np.ndarray | None = None
         self._planned_steps: np.ndarray | None = None
         self._terminations_seen = False
-        self._return_scaler = ReturnScaler(self.gamma)
+        self._return_scaler = ReturnScaler()
         # Exists within learn()
         self._evaluation_stream: SeparateStream | None = None
 
@@ -44,7 +44,6 @@ class LatentOffPolicyAlgorithm(PersistentOffPolicyAlgorithm):
         return self._evaluation_stream is not None
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
-        self._return_scaler.gamma = self.gamma  # load() may have changed it
         result = super()._setup_learn(*args, **kwargs)
         check_finite("observation", self._last_obs, self.num_timesteps)
         return result
@@ -58,7 +57,8 @@ class LatentOffPolicyAlgorithm(PersistentOffPolicyAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfLatent:
-        self._evaluation_stream = SeparateStream(self.device)
+        # Another stream where training goes on, or its evaluations would draw the same z in every learn()
+        self._evaluation_stream = SeparateStream(self.device, number=self.num_timesteps)
         try:
             return super().learn(
                 total_timesteps=int(total_timesteps),
@@ -148,7 +148,7 @@ class LatentOffPolicyAlgorithm(PersistentOffPolicyAlgorithm):
             raise
         assert isinstance(replay_buffer, LatentBufferMixin)
         assert self._last_latents is not None and self._last_episode_starts is not None
-        self._return_scaler.update(reward, dones, self._last_episode_starts)
+        self._return_scaler.update(reward, dones, self.gamma, self._last_episode_starts)
         replay_buffer.stage(self._last_latents, self._last_episode_starts)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         # SB3 never updates it for off-policy algorithms; it is what tells where z is drawn next

@@ -1,5 +1,6 @@
 """RPG as an off-policy algorithm of Stable-Baselines3: its arguments, and what is made of them."""
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -254,7 +255,9 @@ class RPG(LatentTraining):
         self.beta = make_coefficient("beta", self.beta)
         if not isinstance(self.latent_ent_coef, str):
             self.latent_ent_coef = make_coefficient("latent_ent_coef", self.latent_ent_coef)
-        self.latent_target_entropy = make_automatic_coefficient("latent_target_entropy", self.latent_target_entropy)
+        self.latent_target_entropy = make_automatic_coefficient(
+            "latent_target_entropy", self.latent_target_entropy, minimum=-math.inf
+        )
         self.reward_scale = make_automatic_coefficient("reward_scale", self.reward_scale)
         self.target_horizon = self.horizon if self.target_horizon is None else self.target_horizon
         self.head_steps = self.horizon if self.head_steps is None else self.head_steps
@@ -282,6 +285,7 @@ class RPG(LatentTraining):
             super()._setup_model()
         finally:
             self.policy_kwargs, self.replay_buffer_kwargs = user_policy_kwargs, user_buffer_kwargs
+        self.replay_buffer.latent_name = self.latent_space.name
         self._create_aliases()
         self._setup_entropy_coefficient()
         self.bonus = make_intrinsic_reward(
@@ -365,6 +369,7 @@ class RPG(LatentTraining):
         check_replay_buffer(self)
         # Buffers that were saved by an earlier version do not say it themselves
         self.replay_buffer._note_terminations(slice(0, self.replay_buffer.size()))
+        self.replay_buffer.end_episodes(self._last_obs if self._vec_normalize_env is None else self._last_original_obs)
 
     def _excluded_save_params(self) -> list[str]:
         aliases = ["actor", "world_model", "world_model_target", "posterior", "metrics", "bonus"]

@@ -7,11 +7,15 @@ from numbers import Real
 from typing import Any
 
 
-def is_coefficient(value: object) -> bool:
+def is_coefficient(value: object, minimum: float = 0.0) -> bool:
     """
-    :return: whether it is a finite number of at least 0
+    :return: whether it is a finite number of at least ``minimum``
     """
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(float(value)) and float(value) >= minimum
+
+
+def _wanted(minimum: float) -> str:
+    return "a number" if minimum == -math.inf else f"a number of at least {minimum:g}"
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,8 @@ class Ramp:
     :param start: environment steps
     :param end: environment steps
     :param log: interpolate the logarithm
-    :raises ValueError: if an argument is no number, negative, or with ``log`` 0, or if ``end`` is not behind ``start``
+    :raises ValueError: if an argument is no number, a step is negative, a value is with ``log`` not positive, or if ``end`` is
+        not behind ``start``
     """
 
     initial: float
@@ -38,8 +43,9 @@ class Ramp:
 
     def __post_init__(self) -> None:
         for name in ("initial", "final", "start", "end"):
-            if not is_coefficient(getattr(self, name)):
-                raise ValueError(f"a Ramp needs a number of at least 0 as `{name}`, got {getattr(self, name)!r}")
+            minimum = 0.0 if name in ("start", "end") else -math.inf
+            if not is_coefficient(getattr(self, name), minimum):
+                raise ValueError(f"a Ramp needs {_wanted(minimum)} as `{name}`, got {getattr(self, name)!r}")
         if not self.start < self.end:
             raise ValueError(f"a Ramp needs `start` < `end` in environment steps, got {self.start!r} and {self.end!r}")
         if self.log and min(self.initial, self.final) <= 0:
@@ -60,41 +66,43 @@ class Ramp:
 Coefficient = float | Callable[[float], float] | Ramp | Mapping[str, Any]
 
 
-def make_coefficient(name: str, value: Coefficient) -> float | Callable[[float], float] | Ramp:
+def make_coefficient(name: str, value: Coefficient, minimum: float = 0.0) -> float | Callable[[float], float] | Ramp:
     """
     Check a coefficient before any training starts.
 
     :param name: the argument's name, for errors
     :param value: what the user gave
+    :param minimum: what it must never be below
     :return: a number, a function of the remaining progress or a Ramp
-    :raises ValueError: if the value is none of these, negative or not finite
+    :raises ValueError: if the value is none of these, below the minimum or not finite
     """
     if isinstance(value, Mapping):
         try:
-            return Ramp(**value)
+            value = Ramp(**value)
         except (TypeError, ValueError) as error:
             raise ValueError(f"`{name}`={dict(value)!r} is no Ramp: give initial, final, start and end ({error})") from error
     if isinstance(value, Ramp):
+        if min(value.initial, value.final) < minimum:
+            raise ValueError(f"`{name}`={value!r} must not fall below {minimum:g}")
         return value
     if callable(value):
         for progress in (1.0, 0.0):
-            if not is_coefficient(number := float(value(progress))):
+            if not is_coefficient(number := float(value(progress)), minimum):
                 raise ValueError(
-                    f"`{name}`, a function of the remaining progress, must return a number of at least 0, got {number} at "
+                    f"`{name}`, a function of the remaining progress, must return {_wanted(minimum)}, got {number} at "
                     f"{progress:g}"
                 )
         return value
-    if not is_coefficient(value):
-        raise ValueError(
-            f"`{name}` must be a number of at least 0, a function of the remaining progress or a Ramp, got {value!r}"
-        )
+    if not is_coefficient(value, minimum):
+        raise ValueError(f"`{name}` must be {_wanted(minimum)}, a function of the remaining progress or a Ramp, got {value!r}")
     return float(value)
 
 
-def make_automatic_coefficient(name: str, value: Any) -> Any:
+def make_automatic_coefficient(name: str, value: Any, minimum: float = 0.0) -> Any:
     """
     :param name: the argument's name, for errors
     :param value: what the user gave
+    :param minimum: what it must never be below
     :return: "auto", or see :func:`make_coefficient`
     :raises ValueError: if the value is neither
     """
@@ -102,7 +110,21 @@ def make_automatic_coefficient(name: str, value: Any) -> Any:
         if value != "auto":
             raise ValueError(f"`{name}` must be a number, a schedule, a Ramp or 'auto', got {value!r}")
         return value
-    return make_coefficient(name, value)
+    return make_coefficient(name, value, minimum)
+
+
+def extremes(coefficient: float | Callable[[float], float] | Ramp) -> tuple[float, float]:
+    """
+    :param coefficient: see :func:`make_coefficient`
+    :return: least and largest value that it has at its ends
+    """
+    if isinstance(coefficient, Ramp):
+        ends: tuple[float, float] = (coefficient.initial, coefficient.final)
+    elif callable(coefficient):
+        ends = (float(coefficient(1.0)), float(coefficient(0.0)))
+    else:
+        ends = (coefficient, coefficient)
+    return min(ends), max(ends)
 
 
 def initial_coefficient(name: str, automatic: str) -> float:

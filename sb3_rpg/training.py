@@ -171,8 +171,8 @@ class LatentTraining(LatentOffPolicyAlgorithm):
         """
         self._terminations_seen |= self.replay_buffer.terminations_seen
         if self._return_scaler.is_empty:
-            for step in self.replay_buffer.steps_in_order():
-                self._return_scaler.update(*step)
+            for rewards, dones, starts in self.replay_buffer.steps_in_order():
+                self._return_scaler.update(rewards, dones, self.gamma, starts)
 
     def _extrinsic_scale(self) -> float:
         if self.reward_scale == "auto":

@@ -73,7 +73,8 @@ def test_goals_come_from_the_segments_own_episode(strategy: str, steps: int) -> 
     episode, first = obs["observation"][:, 1], obs["observation"][:, 2]
     goals = obs["desired_goal"]
     virtual = goals[:, 0] >= 0
-    assert not virtual[300:].any() and virtual[:300].float().mean() > 0.8  # unfinished episodes keep their goal
+    # Three of four, spread evenly, as the first of the batch get another z; unfinished episodes keep their goal
+    assert not virtual[::4].any() and all(part.float().mean() > 0.6 for part in virtual.chunk(4))
     assert th.equal(goals[virtual][:, 0], episode[virtual])
     reached = goals[virtual][:, 1]
     assert (reached >= 1).all() and (reached <= 6).all()

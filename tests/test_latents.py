@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch as th
 from scipy.special import ive
@@ -83,6 +84,27 @@ def test_learned_gaussian_starts_as_the_standard_normal_and_keeps_its_std_bounde
     for raw, log_std in ((-1e6, -3.0), (1e6, 1.0)):
         params = th.tensor([[0.0, 0.0, raw, raw]])
         assert space.entropy(1, params, 1.0, CPU).item() == pytest.approx(2 * log_std + constant, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "space", [CategoricalLatent(5), MixedLatent(2, 4), GaussianLatent(3, learned=True)], ids=lambda s: s.name
+)
+def test_the_range_of_entropies_is_what_extreme_outputs_give(space: LatentSpace) -> None:
+    least, most = space.entropy_range
+    assert least < space.default_target_entropy < most
+    rng = np.random.default_rng(0)
+    one_sided = th.zeros(2, space.policy_dim)
+    one_sided[0, -1], one_sided[1, 0] = 1e4, 1e4
+    outputs = [
+        th.zeros(1, space.policy_dim),
+        th.full((1, space.policy_dim), 1e4),
+        th.full((1, space.policy_dim), -1e4),
+        one_sided,
+    ]
+    outputs.append(th.as_tensor(rng.normal(0, 30, (200, space.policy_dim)), dtype=th.float32))
+    params = th.cat(outputs)
+    entropies = space.entropy(len(params), params, 1.0, CPU)
+    assert entropies.min().item() == pytest.approx(least, abs=1e-4) and entropies.max().item() == pytest.approx(most, abs=1e-4)
 
 
 def test_learned_gaussian_is_reparameterised() -> None:

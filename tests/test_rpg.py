@@ -283,8 +283,9 @@ def test_alpha_is_learned_only_if_asked_for_and_from_its_initial_value() -> None
 @pytest.mark.parametrize("latent", ["categorical", "mixed", "learned_gaussian"])
 def test_alpha_z_is_held_by_the_entropy_of_pi_of_z(latent: str) -> None:
     # An entropy above its target lets alpha_z fall, one below lets it rise; from its initial value
-    for target, sign in ((0.0, -1), (1000.0, 1)):
-        model = small_rpg(latent=latent, latent_ent_coef="auto_3", latent_target_entropy=target)
+    for end, sign in ((0, -1), (1, 1)):
+        model = small_rpg(latent=latent, latent_ent_coef="auto_3")
+        model.latent_target_entropy = model.latent_space.entropy_range[end] + 10.0 * sign  # out of reach, a nat away
         assert float(model.update_settings().latent_ent_coef) == pytest.approx(3.0)
         model.learn(30)
         expected = 3.0 * math.exp(0.1 * sign * model._n_updates)
@@ -292,7 +293,9 @@ def test_alpha_z_is_held_by_the_entropy_of_pi_of_z(latent: str) -> None:
 
 
 def test_the_target_of_pi_of_zs_entropy_follows_its_ramp() -> None:
-    model = small_rpg(latent="categorical", latent_target_entropy=Ramp(1000.0, 0.0, start=20, end=21)).learn(20)
+    model = small_rpg(latent="categorical")
+    model.latent_target_entropy = Ramp(10.0, -10.0, start=20, end=21)  # out of reach: steps of a tenth, up and down
+    model.learn(20)
     highest = model.actor.latent_temperature.item()
     model.learn(10, reset_num_timesteps=False)
     assert highest > 1.0 and model.actor.latent_temperature.item() == pytest.approx(highest * math.exp(-1.0), rel=1e-4)

@@ -18,6 +18,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_rpg import RPG, Ramp
+from sb3_rpg.buffers import LatentReplayBuffer
 from sb3_rpg.latents import LATENT_SPACES
 from sb3_rpg.randomness import get_random_state, set_random_state
 from tests.conftest import SMALL_POLICY, LabelledEnv, changed, labelled_vec_env, parameters_of, small_rpg
@@ -160,6 +161,32 @@ def test_replay_buffer_is_saved_with_z(kind: str, tmp_path: Path) -> None:
     assert_same_state(expected._asdict(), segments._asdict())
     other.learn(20)
     assert other.replay_buffer.size() == 30
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_a_buffer_loaded_within_an_episode_is_not_joined_with_it(normalize: bool, tmp_path: Path) -> None:
+    env: Any = labelled_vec_env(2, lengths=(50,))
+    model = small_rpg(VecNormalize(env) if normalize else env).learn(20)
+    model.save_replay_buffer(tmp_path / "older.pkl")
+    model.learn(10, reset_num_timesteps=False).save_replay_buffer(tmp_path / "newest.pkl")
+    for file, joined in (("newest.pkl", True), ("older.pkl", False)):
+        model.load_replay_buffer(tmp_path / file)
+        row = model.replay_buffer.pos
+        model.learn(2, reset_num_timesteps=False)
+        assert model.replay_buffer.episode_starts[row].tolist() == [not joined] * 2
+        segments: Any = model.replay_buffer.sample_segments(400, 2)
+        step = segments.next_observations[..., 2]
+        assert ((step[1] == step[0] + 1) | ~segments.mask[1].bool()).all()
+
+
+def test_a_buffer_of_another_class_is_refused(tmp_path: Path) -> None:
+    class Own(LatentReplayBuffer):
+        pass
+
+    plain, own = small_rpg(), small_rpg(replay_buffer_class=Own)
+    plain.save_replay_buffer(tmp_path / "buffer.pkl")
+    with pytest.raises(ValueError, match=r"is a LatentReplayBuffer, the model's is a Own: .*`replay_buffer_class`"):
+        own.load_replay_buffer(tmp_path / "buffer.pkl")
 
 
 def test_alpha_that_is_fixed_and_intrinsic_reward_that_is_off() -> None:

@@ -127,6 +127,8 @@ def test_replay_buffers_that_do_not_fit_are_refused_and_the_own_one_is_kept(tmp_
     refused("another width of z than the model: 7 instead of 3")
     small_rpg(labelled_vec_env(2, action_shape=(4,))).learn(30).save_replay_buffer(file)
     refused("another action space than the model")
+    small_rpg(labelled_vec_env(2), latent="categorical").learn(30).save_replay_buffer(file)
+    refused("another kind of z than the model: categorical instead of gaussian")
     save_to_pkl(file, ReplayBuffer(10, model.observation_space, model.action_space, n_envs=2))
     refused("is a ReplayBuffer, which holds no latents: it was saved by another algorithm")
     model.save_replay_buffer(file)
@@ -183,6 +185,25 @@ def test_evaluation_within_training_changes_nothing() -> None:
     assert changed(parameters_of(plain.policy), evaluated.policy) == set()
     assert np.array_equal(plain.replay_buffer.actions[:40], evaluated.replay_buffer.actions[:40])
     assert len({action.tobytes() for action in actions}) > 60  # samples all the same
+
+
+def test_evaluations_of_one_learn_after_another_draw_other_z() -> None:
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    class Evaluate(BaseCallback):
+        def _on_training_start(self) -> None:
+            z.append(self.model.predict(np.zeros(3, dtype=np.float32))[1][0])  # type: ignore[index]
+
+        def _on_step(self) -> bool:
+            return True
+
+    z: list[np.ndarray] = []
+    for _ in range(2):
+        model = small_rpg()
+        for _ in range(3):
+            model.learn(10, Evaluate(), reset_num_timesteps=False)
+    assert len({latent.tobytes() for latent in z[:3]}) == 3
+    assert np.array_equal(z[:3], z[3:])  # and the same ones with the same seed
 
 
 def test_outside_of_training_predictions_follow_the_global_seed() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sb3_rpg import Ramp
-from sb3_rpg.schedules import coefficient_at, make_coefficient
+from sb3_rpg.schedules import coefficient_at, extremes, make_automatic_coefficient, make_coefficient
 
 
 @pytest.mark.parametrize(
@@ -70,11 +70,22 @@ def test_what_is_no_coefficient_is_refused_by_name_and_value(value: Any) -> None
     assert repr(value) in str(error.value)
 
 
+def test_negative_values_are_for_what_may_be_negative() -> None:
+    ramp = {"initial": 2.0, "final": -3.0, "start": 0, "end": 10}
+    with pytest.raises(ValueError, match=r"`beta`=Ramp\(.*final=-3.0.*\) must not fall below 0"):
+        make_coefficient("beta", ramp)
+    made = make_automatic_coefficient("latent_target_entropy", ramp, minimum=-math.inf)
+    assert coefficient_at(made, 10, 0.0) == -3.0 and extremes(made) == (-3.0, 2.0)
+    with pytest.raises(ValueError, match=r"`latent_target_entropy` must be a number, a function .*got nan"):
+        make_automatic_coefficient("latent_target_entropy", math.nan, minimum=-math.inf)
+    assert extremes(lambda progress: progress - 0.5) == (-0.5, 0.5) and extremes(4.0) == (4.0, 4.0)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"initial": "1e-3"}, "a number of at least 0 as `initial`, got '1e-3'"),  # YAML reads 1e-3 as a string
-        ({"final": -1.0}, r"a number of at least 0 as `final`, got -1\.0"),
+        ({"initial": "1e-3"}, "a number as `initial`, got '1e-3'"),  # YAML reads 1e-3 as a string
+        ({"final": math.inf}, "a number as `final`, got inf"),
         ({"end": None}, "a number of at least 0 as `end`, got None"),
         ({"start": -5}, "a number of at least 0 as `start`, got -5"),
         ({"start": 20}, "`start` < `end` in environment steps, got 20 and 10"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch as th
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_rpg import RPG
 from sb3_rpg.batches import PolicyBatch, take_steps
 from sb3_rpg.updates import update_actor
 from tests.conftest import LabelledEnv, labelled_vec_env, small_rpg
@@ -40,6 +42,14 @@ def test_automatic_reward_scale_follows_the_returns() -> None:
     model = small_rpg(LabelledEnv(reward=100.0)).learn(60)  # rewards of 100 to 700: returns of up to 2600
     assert model._extrinsic_scale() == model._return_scaler.factor < 0.3
     assert small_rpg(LabelledEnv(lengths=(1,)), horizon=1).learn(30)._extrinsic_scale() == 5.0  # always the same reward
+
+
+def test_the_reward_scale_follows_a_gamma_that_load_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "model.zip"
+    small_rpg(LabelledEnv(reward=100.0), gamma=0.99).save(file)
+    loaded = RPG.load(file, LabelledEnv(reward=100.0), "cpu", gamma=0.01).learn(60)
+    assert loaded._extrinsic_scale() == small_rpg(LabelledEnv(reward=100.0), gamma=0.01).learn(60)._extrinsic_scale()
+    assert loaded._extrinsic_scale() > 1.5 * small_rpg(LabelledEnv(reward=100.0), gamma=0.99).learn(60)._extrinsic_scale()
 
 
 # --------------------------------------------------------------- VecNormalize

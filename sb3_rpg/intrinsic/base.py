@@ -1,5 +1,6 @@
 """The interface of an intrinsic reward: a measure of novelty, trained beside the agent and asked when a batch is sampled."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -45,7 +46,7 @@ class IntrinsicReward(nn.Module, ABC):
     :param learning_rate: Learning rate of Adam.
     :param warmup_updates: Number of first updates whose errors do not enter the statistics.
     :param device: Device of the model, "auto" for SB3's choice.
-    :raises ValueError: if ``clip`` or ``learning_rate`` is not positive, or ``warmup_updates`` is negative.
+    :raises ValueError: if ``scale`` is not finite, ``clip`` or ``learning_rate`` not positive, or ``warmup_updates`` negative.
     """
 
     optimizer: th.optim.Optimizer
@@ -63,9 +64,11 @@ class IntrinsicReward(nn.Module, ABC):
         device: th.device | str = "auto",
     ) -> None:
         super().__init__()
-        if clip <= 0:
+        if not math.isfinite(scale):
+            raise ValueError(f"`scale`, the weight of the bonus, must be a finite number, not {scale}.")
+        if not clip > 0:
             raise ValueError(f"`clip` bounds the normalised error and must be positive, not {clip}.")
-        if learning_rate <= 0:
+        if not 0 < learning_rate < math.inf:
             raise ValueError(f"`learning_rate` must be positive, not {learning_rate}.")
         if warmup_updates < 0:
             raise ValueError(f"`warmup_updates` must be zero or more, not {warmup_updates}.")

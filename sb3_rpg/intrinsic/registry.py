@@ -1,5 +1,6 @@
 """Intrinsic rewards by name, for configuration files."""
 
+import inspect
 from typing import Any
 
 import torch as th
@@ -32,7 +33,7 @@ def make_intrinsic_reward(
     :param kwargs: Further arguments of the class; ignored where there is no intrinsic reward, so that switching it off
         takes one word.
     :return: The intrinsic reward, or ``None``.
-    :raises ValueError: if the name is unknown.
+    :raises ValueError: if the name is unknown, or an argument.
     """
     if name_or_class is None or (isinstance(name_or_class, str) and name_or_class.lower() == "none"):
         return None
@@ -45,4 +46,8 @@ def make_intrinsic_reward(
         name_or_class = INTRINSIC_REWARDS[name_or_class.lower()]
     elif not (isinstance(name_or_class, type) and issubclass(name_or_class, IntrinsicReward)):
         raise ValueError(f"An intrinsic reward is a name or a subclass of IntrinsicReward, not {name_or_class!r}.")
+    try:
+        inspect.signature(name_or_class).bind(observation_space, action_space, device=device, **kwargs)
+    except TypeError as error:
+        raise ValueError(f"`intrinsic_reward_kwargs`={kwargs!r} do not fit {name_or_class.__name__}: {error}") from error
     return name_or_class(observation_space, action_space, device=device, **kwargs)

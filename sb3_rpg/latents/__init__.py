@@ -42,9 +42,9 @@ def make_latent_space(latent: str | LatentSpace, latent_dim: int = 12, **kwargs:
     """
     if isinstance(latent, LatentSpace):
         return latent
-    if latent == "none":
-        return NoLatent()
     try:
+        if latent == "none":
+            return NoLatent(**kwargs)
         if latent in ("gaussian", "learned_gaussian"):
             return GaussianLatent(latent_dim, learned=latent == "learned_gaussian", **kwargs)
         if latent == "categorical":

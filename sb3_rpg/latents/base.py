@@ -116,6 +116,11 @@ class LatentSpace(ABC):
         """
         return math.nan
 
+    @property
+    def entropy_range(self) -> tuple[float, float]:
+        """Least and most entropy in nats that a learned pi(z|s1) can have; unbounded where not known."""
+        return -math.inf, math.inf
+
     @abstractmethod
     def mode(self, n: int, params: th.Tensor | None, device: th.device) -> th.Tensor:
         """

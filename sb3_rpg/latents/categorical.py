@@ -55,6 +55,10 @@ class CategoricalLatent(LatentSpace):
     def default_target_entropy(self) -> float:
         return 0.9 * math.log(self.dim)
 
+    @property
+    def entropy_range(self) -> tuple[float, float]:
+        return 0.0, math.log(self.dim)
+
     def posterior_accuracy(self, outputs: th.Tensor, z: th.Tensor) -> th.Tensor:
         return (outputs.argmax(dim=-1) == z.argmax(dim=-1)).to(th.float32).mean()
 

@@ -6,6 +6,9 @@ import torch as th
 
 from sb3_rpg.latents.base import LOG_2PI, LatentSpace, Temperature, positive_float, positive_int
 
+#: of a learned pi(z|s1); a network whose output is 0 gives 0 between them
+LOG_STD_RANGE = (-3.0, 1.0)
+
 
 class GaussianLatent(LatentSpace):
     """
@@ -29,7 +32,8 @@ class GaussianLatent(LatentSpace):
     def _mean_log_std(self, params: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         mean, log_std = params.chunk(2, dim=-1)
         # Bounded, so that a few bad gradients can neither collapse pi(z|s1) nor leave what the networks have seen
-        return mean, -3.0 + 4.0 * th.sigmoid(log_std + math.log(3.0))
+        least, most = LOG_STD_RANGE
+        return mean, least + (most - least) * th.sigmoid(log_std + math.log(-least / most))
 
     def sample(self, n: int, params: th.Tensor | None, temperature: Temperature, device: th.device) -> th.Tensor:
         if params is None:
@@ -60,6 +64,13 @@ class GaussianLatent(LatentSpace):
     @property
     def default_target_entropy(self) -> float:
         return 0.5 * self.dim * (1.0 + LOG_2PI)
+
+    @property
+    def entropy_range(self) -> tuple[float, float]:
+        constant = self.default_target_entropy
+        if not self.learned:
+            return constant, constant
+        return constant + self.dim * LOG_STD_RANGE[0], constant + self.dim * LOG_STD_RANGE[1]
 
     def posterior_accuracy(self, outputs: th.Tensor, z: th.Tensor) -> th.Tensor:
         variance = z.flatten(0, -2).var(dim=0, correction=0).mean().clamp_min(1e-8)

@@ -58,6 +58,12 @@ class MixedLatent(LatentSpace):
     def default_target_entropy(self) -> float:
         return self.categorical.default_target_entropy + self.gaussian.default_target_entropy
 
+    @property
+    def entropy_range(self) -> tuple[float, float]:
+        fixed = self.gaussian.default_target_entropy
+        least, most = self.categorical.entropy_range
+        return fixed + least, fixed + most
+
     def posterior_accuracy(self, outputs: th.Tensor, z: th.Tensor) -> th.Tensor:
         (logits, mean), (category, gaussian) = self._split(outputs), self._split(z)
         discrete = self.categorical.posterior_accuracy(logits, category)

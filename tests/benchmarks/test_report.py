@@ -138,6 +138,13 @@ def test_seeds_of_different_settings_are_told(tmp_path: Path, experiment: Experi
     write_json(tmp_path / "manifest.json", {"experiment": "tiny", "runs": runs, "settings": {}, "environments": {}})
     table = make_table(experiment, load_curves(tmp_path, experiment), Results(tmp_path))
     assert re.findall(r"\*\*(\w+) mixes settings\*\*: seeds (.*)\. C", table) == [("rpg", "0, 1; 2, 3, 4")]
+    # Also where they were trained by another experiment
+    elsewhere = tmp_path / "long"
+    elsewhere.mkdir()
+    (tmp_path / "manifest.json").rename(elsewhere / "manifest.json")
+    short = replace(experiment, name="short", shared={"rpg": "long"})
+    table = make_table(short, load_curves(tmp_path, experiment), Results(tmp_path / "short"))
+    assert "**rpg mixes settings**" in table
 
 
 def test_a_label_has_one_colour_in_all_panels(experiment: Experiment) -> None:
