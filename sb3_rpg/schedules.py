@@ -78,9 +78,10 @@ def make_coefficient(name: str, value: Coefficient, minimum: float = 0.0) -> flo
     """
     if isinstance(value, Mapping):
         try:
-            value = Ramp(**value)
+            ramp = Ramp(**value)
         except (TypeError, ValueError) as error:
             raise ValueError(f"`{name}`={dict(value)!r} is no Ramp: give initial, final, start and end ({error})") from error
+        value = ramp
     if isinstance(value, Ramp):
         if min(value.initial, value.final) < minimum:
             raise ValueError(f"`{name}`={value!r} must not fall below {minimum:g}")
