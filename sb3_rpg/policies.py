@@ -106,7 +106,7 @@ class RPGPolicy(BasePolicy):
         optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ):
-        sizes = {"state_dim": state_dim, "hidden_dim": hidden_dim, "n_critics": n_critics, "n_mixture": n_mixture}
+        sizes = {"state_dim": state_dim, "hidden_dim": hidden_dim, "n_critics": n_critics}
         for name, size in sizes.items():
             require_integer(name, size, 1)
         require_number("std_scale", std_scale, lambda x: x > 0, "above 0")
