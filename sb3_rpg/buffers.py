@@ -143,14 +143,16 @@ class LatentBufferMixin(ReplayBuffer):
         self.latents[row], self.episode_starts[row] = latents, starts
         self.start_index.append(row * self.n_envs + np.flatnonzero(starts))
 
-    def end_episodes(self, observations: Observations | None) -> None:
+    def after_loading(self, observations: Observations | None) -> None:
         """
-        To be called before transitions follow that may be of other episodes than the newest ones: after loading.
+        To be called before transitions are added that may be of other episodes than the newest ones.
 
         :param observations: what the environments show, as stored; if it is what the newest transitions led to, their
             episodes go on. None: not known
         """
-        if observations is None or self.size() == 0 or not _same(self.next_observations, self.pos - 1, observations):
+        # Buffers that were saved by an earlier version do not say it themselves
+        self._note_terminations(slice(0, self.size()))
+        if observations is None or not _same(self.next_observations, self.pos - 1, observations):
             self._newest_staged = None
 
     def _begin_episodes(self, starts: np.ndarray) -> None:

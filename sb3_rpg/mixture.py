@@ -19,12 +19,12 @@ all components at each of K imagined steps costs the K-th power of their number.
 
 import math
 from collections.abc import Sequence
-from numbers import Integral
 from typing import NamedTuple
 
 import torch as th
 from torch import nn
 
+from sb3_rpg.checks import require_integer
 from sb3_rpg.networks import (
     DEFAULT_ACTIVATION,
     DEFAULT_NET_ARCH,
@@ -191,8 +191,7 @@ def make_action_head(
     :return: pi(a|s,z); one Gaussian needs no mixture
     :raises ValueError: if ``n_mixture`` is no positive integer
     """
-    if isinstance(n_mixture, bool) or not isinstance(n_mixture, Integral) or n_mixture < 1:
-        raise ValueError(f"`n_mixture` must be an integer of at least 1, got {n_mixture!r}; 1 is a single Gaussian")
+    require_integer("n_mixture", n_mixture, 1, "1 is a single Gaussian")
     if n_mixture == 1:
         return TanhNormalHead(input_dim, action_dim, net_arch, activation_fn, std_scale)
     return MixtureHead(input_dim, action_dim, net_arch, activation_fn, std_scale, int(n_mixture))

@@ -367,9 +367,7 @@ class RPG(LatentTraining):
 
     def _check_replay_buffer(self) -> None:
         check_replay_buffer(self)
-        # Buffers that were saved by an earlier version do not say it themselves
-        self.replay_buffer._note_terminations(slice(0, self.replay_buffer.size()))
-        self.replay_buffer.end_episodes(self._last_obs if self._vec_normalize_env is None else self._last_original_obs)
+        self.replay_buffer.after_loading(self._last_obs if self._vec_normalize_env is None else self._last_original_obs)
 
     def _excluded_save_params(self) -> list[str]:
         aliases = ["actor", "world_model", "world_model_target", "posterior", "metrics", "bonus"]

@@ -60,8 +60,7 @@ class MixedLatent(LatentSpace):
 
     @property
     def entropy_range(self) -> tuple[float, float]:
-        fixed = self.gaussian.default_target_entropy
-        least, most = self.categorical.entropy_range
+        (least, most), (fixed, _) = self.categorical.entropy_range, self.gaussian.entropy_range
         return fixed + least, fixed + most
 
     def posterior_accuracy(self, outputs: th.Tensor, z: th.Tensor) -> th.Tensor:
