@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import (
     VecCheckNan,
     VecEnv,
@@ -32,7 +33,10 @@ from sb3_rpg.saving import sync
 Model = TypeVar("Model", bound=BaseAlgorithm)
 Folder = str | pathlib.Path
 
-#: what belongs to the state of SB3's own layers
+#: what a checkpoint is called while another of the same step takes its place
+REPLACED = ".replaced"
+
+#: what belongs to the state of SB3's own layers, as far as they have it: normalisation of rewards alone keeps no ``obs_rms``
 LAYER_ATTRIBUTES: dict[type[VecEnv], tuple[str, ...]] = {
     VecNormalize: ("obs_rms", "ret_rms", "returns"),
     VecMonitor: ("episode_returns", "episode_lengths", "episode_count"),
@@ -44,32 +48,38 @@ LAYER_ATTRIBUTES: dict[type[VecEnv], tuple[str, ...]] = {
 
 def write_checkpoint(folder: Folder, model: BaseAlgorithm, extra: Any = None, keep: int = 1) -> pathlib.Path:
     """
-    Write a checkpoint of the run at ``folder/<steps>``; older ones are removed once it is complete.
+    Write a checkpoint of the run at ``folder/<steps>``; older ones, and one of the same step, are removed once it is complete.
 
-    :param folder: folder of the run's checkpoints
+    :param folder: folder of the run's checkpoints, and of no other run's
     :param model: the model, between two rollouts
     :param extra: anything else to keep, picklable
     :param keep: how many checkpoints to keep, the new one included
     :return: the checkpoint
-    :raises ValueError: if ``keep`` is below 1
+    :raises ValueError: if ``keep`` is below 1, or the folder holds a checkpoint of a later step
     """
     if keep < 1:
         raise ValueError(f"`keep` must be at least 1, got {keep}: the new checkpoint is one of those that are kept")
     folder = pathlib.Path(folder)
+    _refuse_later_step(folder, model.num_timesteps)
     folder.mkdir(parents=True, exist_ok=True)
     target, temporary = folder / f"{model.num_timesteps:012d}", folder / ".incomplete"
-    if not target.exists():
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        content = {"extra": extra, "randomness": get_random_state(), "layers": _layer_states(model.get_env())}
-        model.save(temporary / "model.zip")
-        if isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None:
-            model.save_replay_buffer(temporary / "replay_buffer.pkl")
-        (temporary / "state.pkl").write_bytes(pickle.dumps(content))
-        for path in temporary.iterdir():
-            sync(path)
-        os.replace(temporary, target)
-    for path in sorted(_complete(folder), key=lambda path: int(path.name))[:-keep]:
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    content = {"extra": extra, "randomness": get_random_state(), "layers": _layer_states(model.get_env())}
+    model.save(temporary / "model.zip")
+    if isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None:
+        model.save_replay_buffer(temporary / "replay_buffer.pkl")
+    (temporary / "state.pkl").write_bytes(pickle.dumps(content))
+    for path in temporary.iterdir():
+        sync(path)
+    if target.exists():
+        # Training from the buffer alone takes no steps. Folders cannot be exchanged at once: the old one stays loadable
+        replaced = target.with_suffix(REPLACED)
+        shutil.rmtree(replaced, ignore_errors=True)
+        os.replace(target, replaced)
+    os.replace(temporary, target)
+    older = [path for path in _complete(folder) if path.suffix != REPLACED][:-keep]
+    for path in [*older, *folder.glob(f"*{REPLACED}")]:
         shutil.rmtree(path, ignore_errors=True)
     return target
 
@@ -79,22 +89,22 @@ def latest_checkpoint(folder: Folder) -> pathlib.Path | None:
     :param folder: folder of the run's checkpoints
     :return: the newest complete one, if any
     """
-    return max(_complete(pathlib.Path(folder)), default=None, key=lambda path: int(path.name))
+    return next(reversed(_complete(pathlib.Path(folder))), None)
 
 
 def load_checkpoint(
-    path: Folder, model_class: type[Model], env: VecEnv, device: str = "auto", **kwargs: Any
+    path: Folder, model_class: type[Model], env: GymEnv, device: str = "auto", **kwargs: Any
 ) -> tuple[Model, Any]:
     """
     The model as it was when the checkpoint was written; go on with ``learn(..., reset_num_timesteps=False)``.
 
     Random generators are set to their state of then. What the environment itself is doing can only be restored by layers
-    that offer ``state_dict()`` and ``load_state_dict()``, as ``MazeVecEnv`` does; where one does not, the run goes on with a
-    new episode.
+    that offer ``state_dict()`` and ``load_state_dict()``, as ``MazeVecEnv`` does; where one does not, the run goes on with new
+    episodes, other ones than at its beginning.
 
     :param path: a checkpoint
     :param model_class: class of the model
-    :param env: a new environment for training, made as the one before
+    :param env: a new environment for training, made as the one before; wrapped as the model's constructor does
     :param device: torch's device
     :param kwargs: further arguments of ``model_class.load``
     :return: the model, and what was given as ``extra``
@@ -105,11 +115,15 @@ def load_checkpoint(
     if not (path / "state.pkl").is_file():
         raise FileNotFoundError(f"{path} is no checkpoint; latest_checkpoint(folder) finds the newest one of a run, if any")
     content = pickle.loads((path / "state.pkl").read_bytes())
-    restored = _load_layer_states(env, content["layers"])
-    model = model_class.load(path / "model.zip", env=env, device=device, force_reset=not restored, **kwargs)
+    vec_env = model_class._wrap_env(env, verbose=0)  # as the model's constructor did
+    restored = _load_layer_states(vec_env, content["layers"])
+    model = model_class.load(path / "model.zip", env=vec_env, device=device, force_reset=not restored, **kwargs)
     if isinstance(model, OffPolicyAlgorithm) and (path / "replay_buffer.pkl").is_file():
         model.load_replay_buffer(path / "replay_buffer.pkl", truncate_last_traj=not restored)
-    set_random_state(content["randomness"])  # load() seeds everything as at the run's start
+    # load() seeds everything as at the run's start
+    if not restored and model.seed is not None:
+        vec_env.seed((model.seed + model.num_timesteps) % 2**31)
+    set_random_state(content["randomness"])
     return model, content["extra"]
 
 
@@ -122,7 +136,8 @@ class RunCheckpointCallback(BaseCallback):
     :param keep: how many to keep
     :param extra: called for what to keep beside the model
     :param verbose: 1: print where each was written
-    :raises ValueError: if ``save_freq`` or ``keep`` is below 1; when training starts, if the folder holds a later checkpoint
+    :raises ValueError: if ``save_freq`` or ``keep`` is below 1; when training starts, if the folder holds a later checkpoint;
+        when one is due, if another run has written to the folder
     """
 
     def __init__(
@@ -137,17 +152,13 @@ class RunCheckpointCallback(BaseCallback):
         if save_freq < 1 or keep < 1:
             raise ValueError(f"`save_freq` and `keep` must be at least 1, got {save_freq} and {keep}")
         self.folder, self.save_freq, self.keep, self.extra = pathlib.Path(folder), int(save_freq), keep, extra
-        self._last_save = 0
+        self._last_save, self._saved = 0, False
+        self._newest: pathlib.Path | None = None
 
     def _on_training_start(self) -> None:
-        self._last_save = self.model.num_timesteps
-        newest = latest_checkpoint(self.folder)
-        if newest is not None and int(newest.name) > self._last_save:
-            # The older of two is what is removed: that would be this run's
-            raise ValueError(
-                f"`folder`={str(self.folder)!r} holds a checkpoint of step {int(newest.name)}, this run is at step "
-                f"{self._last_save}: go on with load_checkpoint(), choose another folder, or remove what is there"
-            )
+        self._last_save, self._saved = self.model.num_timesteps, False
+        _refuse_later_step(self.folder, self._last_save)
+        self._newest = latest_checkpoint(self.folder)
 
     def _on_rollout_start(self) -> None:
         # Here all collected transitions are stored and all updates for them are done
@@ -158,13 +169,21 @@ class RunCheckpointCallback(BaseCallback):
         return True
 
     def _on_training_end(self) -> None:
-        self._write()
+        if not self._saved or self.model.num_timesteps > self._last_save:
+            self._write()
 
     def _write(self) -> None:
-        self._last_save = self.model.num_timesteps
-        path = write_checkpoint(self.folder, self.model, None if self.extra is None else self.extra(), self.keep)
+        newest = latest_checkpoint(self.folder)
+        if newest != self._newest:
+            raise ValueError(
+                f"`folder`={str(self.folder)!r} holds {newest and newest.name}, the last that this run knows of is "
+                f"{self._newest and self._newest.name}: another run writes there; give each run a folder of its own"
+            )
+        self._last_save, self._saved = self.model.num_timesteps, True
+        extra = None if self.extra is None else self.extra()
+        self._newest = write_checkpoint(self.folder, self.model, extra, self.keep)
         if self.verbose > 0:
-            print(f"Checkpoint written to {path}")
+            print(f"Checkpoint written to {self._newest}")
 
 
 def layers_of(env: VecEnv) -> Iterator[VecEnv]:
@@ -179,7 +198,19 @@ def layers_of(env: VecEnv) -> Iterator[VecEnv]:
 
 
 def _complete(folder: pathlib.Path) -> list[pathlib.Path]:
-    return [path for path in folder.glob("*") if path.name.isdigit()] if folder.is_dir() else []
+    """Complete checkpoints, the newest last."""
+    found = [path for path in folder.glob("*") if path.stem.isdigit() and path.suffix in ("", REPLACED)]
+    return sorted(found, key=lambda path: (int(path.stem), path.suffix == ""))
+
+
+def _refuse_later_step(folder: pathlib.Path, step: int) -> None:
+    newest = latest_checkpoint(folder)
+    if newest is not None and int(newest.stem) > step:
+        # The older of two is what is removed: that would be this run's
+        raise ValueError(
+            f"`folder`={str(folder)!r} holds a checkpoint of step {int(newest.stem)}, this run is at step {step}: go on with "
+            "load_checkpoint(), choose another folder, or remove what is there"
+        )
 
 
 def _layer_states(env: VecEnv | None) -> list[tuple[str, dict[str, Any] | None]]:
@@ -192,7 +223,7 @@ def _layer_state(layer: VecEnv) -> dict[str, Any] | None:
         return dict(layer.state_dict())  # type: ignore[attr-defined]
     for kind, names in LAYER_ATTRIBUTES.items():
         if isinstance(layer, kind):
-            return {name: getattr(layer, name) for name in names}
+            return {name: vars(layer)[name] for name in names if name in vars(layer)}
     return None
 
 

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
 from stable_baselines3 import SAC
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 
 from sb3_rpg import RPG, RunCheckpointCallback, latest_checkpoint, load_checkpoint
@@ -25,9 +27,10 @@ from tests.conftest import labelled_vec_env, small_rpg
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def maze(normalize: bool = False) -> VecEnv:
+def maze(normalize: str = "") -> VecEnv:
+    """``normalize``: "" nothing, "all", or "reward" alone."""
     env: VecEnv = VecMonitor(MazeVecEnv(3, start_noise=0.5))
-    return VecNormalize(env) if normalize else env
+    return VecNormalize(env, norm_obs=normalize == "all") if normalize else env
 
 
 def everything(model: Any) -> dict[str, np.ndarray]:
@@ -57,7 +60,7 @@ import sys
 from sb3_rpg import RPG, load_checkpoint
 from tests.test_checkpoints import everything, maze
 import numpy as np
-model, extra = load_checkpoint(sys.argv[1], RPG, maze(sys.argv[4] == "True"), device="cpu")
+model, extra = load_checkpoint(sys.argv[1], RPG, maze(sys.argv[4]), device="cpu")
 assert extra == {"note": 1}
 model.learn(int(sys.argv[2]), reset_num_timesteps=False)
 np.savez(sys.argv[3], **everything(model))
@@ -70,15 +73,19 @@ def environment() -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("normalize", "arguments"),
-    [(False, {}), (True, {"latent": "categorical"}), (False, {"plan_every": 3, "precision": "bf16", "ent_coef": 0.1})],
+    [
+        ("", {}),
+        ("all", {"latent": "categorical"}),
+        ("reward", {"plan_every": 3, "precision": "bf16", "ent_coef": 0.1}),
+    ],
 )
-def test_a_new_process_goes_on_bit_for_bit(normalize: bool, arguments: dict[str, Any], tmp_path: Path) -> None:
+def test_a_new_process_goes_on_bit_for_bit(normalize: str, arguments: dict[str, Any], tmp_path: Path) -> None:
     model = small_rpg(maze(normalize), **arguments).learn(200)
     path = write_checkpoint(tmp_path, model, extra={"note": 1})
     model.learn(130, reset_num_timesteps=False)
     result = tmp_path / "result.npz"
     subprocess.run(
-        [sys.executable, "-c", TRAIN, str(path), "130", str(result), str(normalize)], check=True, env=environment(), cwd=ROOT
+        [sys.executable, "-c", TRAIN, str(path), "130", str(result), normalize], check=True, env=environment(), cwd=ROOT
     )
     expected = everything(model)
     assert expected["model.num_timesteps"] >= 330 and expected["model._n_updates"] > 50
@@ -123,6 +130,61 @@ def test_other_algorithms_too(tmp_path: Path) -> None:
     assert extra == "x" and loaded.num_timesteps == 50 and loaded.replay_buffer.size() == 25  # type: ignore[union-attr]
 
 
+def test_the_environment_that_the_constructor_took_is_taken_again(tmp_path: Path) -> None:
+    for name, env in (("plain", gym.make("Pendulum-v1")), ("images", labelled_vec_env(space="image"))):
+        policy = "MlpPolicy" if name == "plain" else "CnnPolicy"
+        model = small_rpg(env, policy=policy).learn(20)
+        loaded, _ = load_checkpoint(write_checkpoint(tmp_path / name, model), RPG, env, device="cpu")
+        assert loaded.learn(10, reset_num_timesteps=False).num_timesteps == 30
+
+
+def test_episodes_after_resuming_are_not_those_of_the_beginning(tmp_path: Path) -> None:
+    def first_states(model: RPG, n: int) -> np.ndarray:
+        buffer = model.replay_buffer
+        assert buffer is not None
+        return np.asarray(buffer.observations[: buffer.size()][buffer.episode_starts[: buffer.size()]])[-n:]
+
+    model = small_rpg(gym.make("Pendulum-v1", max_episode_steps=5)).learn(20)
+    path = write_checkpoint(tmp_path, model)
+    before, after = first_states(model, 4), []
+    for _ in range(2):
+        again, _ = load_checkpoint(path, RPG, gym.make("Pendulum-v1", max_episode_steps=5), device="cpu")
+        after.append(first_states(again.learn(20, reset_num_timesteps=False), 4))
+    assert np.array_equal(*after), "the same checkpoint goes on in the same way"
+    assert not np.isclose(before[:, None], after[0][None]).all(axis=-1).any()
+
+
+def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path: Path) -> None:
+    model = small_rpg(maze()).learn(60)
+    write_checkpoint(tmp_path, model, extra="before", keep=2)
+    model.train(3, 16)  # from the buffer alone: no step is taken
+    write_checkpoint(tmp_path, model, extra="after", keep=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["000000000060"]
+    loaded, extra = load_checkpoint(tmp_path / "000000000060", RPG, maze(), device="cpu")
+    assert extra == "after" and loaded._n_updates == model._n_updates
+    # Killed in between, the old one is what is left
+    (tmp_path / "000000000060").rename(tmp_path / "000000000060.replaced")
+    found = latest_checkpoint(tmp_path)
+    assert found is not None and load_checkpoint(found, RPG, maze(), device="cpu")[1] == "after"
+    write_checkpoint(tmp_path, model, keep=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["000000000060"]
+    with pytest.raises(ValueError, match="holds a checkpoint of step 60, this run is at step 0"):
+        write_checkpoint(tmp_path, small_rpg(maze()))
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    class Meanwhile(BaseCallback):
+        def _on_rollout_start(self) -> None:
+            if self.num_timesteps == 30:
+                (tmp_path / "000000000030").mkdir()
+
+        def _on_step(self) -> bool:
+            return True
+
+    with pytest.raises(ValueError, match="holds 000000000030, the last that this run knows of is None: another run writes"):
+        small_rpg(maze()).learn(60, [Meanwhile(), RunCheckpointCallback(tmp_path, 30)])
+
+
 def test_another_run_does_not_take_the_place_of_one_that_is_further_on(tmp_path: Path) -> None:
     small_rpg(maze()).learn(60, RunCheckpointCallback(tmp_path, 30))
     with pytest.raises(ValueError, match=r"holds a checkpoint of step 60, this run is at step 0: go on with load_checkpoint"):
@@ -145,7 +207,7 @@ def test_errors(tmp_path: Path) -> None:
         load_checkpoint(tmp_path, RPG, maze())
     path = write_checkpoint(tmp_path, model)
     with pytest.raises(ValueError, match=r"`env` is made of the layers \['VecNormalize', .*make it as the one before"):
-        load_checkpoint(path, RPG, maze(normalize=True))
+        load_checkpoint(path, RPG, maze("all"))
 
 
 # ------------------------------------------------------------- killed processes
