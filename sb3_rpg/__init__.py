@@ -1,6 +1,7 @@
 """Reparameterized Policy Gradient for Stable-Baselines3."""
 
 import sb3_rpg.envs  # noqa: F401  registers the environments
+from sb3_rpg import presets
 from sb3_rpg.callbacks import WorldModelCallback
 from sb3_rpg.checkpoints import RunCheckpointCallback, latest_checkpoint, load_checkpoint
 from sb3_rpg.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
@@ -19,4 +20,5 @@ __all__ = [
     "__version__",
     "latest_checkpoint",
     "load_checkpoint",
+    "presets",
 ]

@@ -37,6 +37,24 @@ def map_observations(obs: PyTorchObs, function: Callable[[th.Tensor], th.Tensor]
     return function(obs)
 
 
+def fill_latents(latents: th.Tensor, space: LatentSpace) -> th.Tensor:
+    """
+    Draw the z of transitions that were acted without, such as demonstrations: from the fixed prior, or from what a network of
+    pi(z|s1) says whose outputs are 0, N(0, 1) and all categories alike. They show what is possible under any z.
+
+    :param latents: z, or NaN where it is not known, (B, latent_dim)
+    :param space: what z is
+    :return: (B, latent_dim)
+    """
+    unknown = latents.isnan().any(dim=1)
+    n = int(unknown.sum())
+    params = latents.new_zeros(n, space.policy_dim) if space.policy_dim > 0 else None
+    filled = latents.clone()
+    if n > 0:
+        filled[unknown] = space.sample(n, params, 1.0, latents.device)
+    return filled
+
+
 def relabel_latents(latents: th.Tensor, space: LatentSpace, fraction: float) -> th.Tensor:
     """
     Draw the z of a part of a batch anew: a fixed prior's z from the prior, a learned prior's from the batch's other rows.

@@ -33,7 +33,7 @@ class SegmentSamples(NamedTuple):
     terminated: th.Tensor
     #: 1 where the step belongs to the episode of the first, (K, B); the first row is all 1
     mask: th.Tensor
-    #: z that the first step was acted with, (B, latent_dim)
+    #: z that the first step was acted with, NaN where it is not known, (B, latent_dim)
     latents: th.Tensor
     #: True where o_t is its episode's first, (B,)
     episode_starts: th.Tensor
@@ -84,8 +84,8 @@ class LatentBufferMixin(ReplayBuffer):
 
     z and the episode-start flags of the coming transition are handed over with :meth:`stage` before SB3's own
     ``add(obs, next_obs, action, reward, done, infos)`` is called, so that SB3's calling code need not be copied.
-    Transitions added without (``extend``, demonstrations) get z = 0 and start an episode where the one before was done.
-    Where one kind follows the other, an episode starts too.
+    Transitions added without (``extend``, demonstrations) get z = NaN, which is not known, and start an episode where the one
+    before was done. Where one kind follows the other, an episode starts too.
 
     :param args: see SB3
     :param latent_dim: width of z
@@ -98,6 +98,8 @@ class LatentBufferMixin(ReplayBuffer):
     terminations_seen: bool = False
     #: name of the latent space that z is from; None: not known
     latent_name: str | None = None
+    #: whether transitions have ever been added without z
+    lacks_latents: bool = False
 
     def __init__(self, *args: Any, latent_dim: int = 0, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -122,7 +124,7 @@ class LatentBufferMixin(ReplayBuffer):
     def reset(self) -> None:
         super().reset()
         self._init_latents()
-        self.terminations_seen = False
+        self.terminations_seen = self.lacks_latents = False
 
     def add(self, *args: Any, **kwargs: Any) -> None:
         """
@@ -133,7 +135,9 @@ class LatentBufferMixin(ReplayBuffer):
             latents, starts = self._staged
             starts = starts | (self._newest_staged is not True)
         else:
-            latents, starts = np.zeros_like(self.latents[row]), (self.dones[row - 1] > 0) | (self._newest_staged is not False)
+            latents = np.full_like(self.latents[row], np.nan)
+            starts = (self.dones[row - 1] > 0) | (self._newest_staged is not False)
+            self.lacks_latents = True
         self._newest_staged, self._staged = self._staged is not None, None
         self._begin_episodes(starts)
         super().add(*args, **kwargs)
@@ -272,7 +276,7 @@ class LatentBufferMixin(ReplayBuffer):
 
         :param batch_size: B
         :param env: normalises observations, if given
-        :return: o_t (B, ...), z (B, latent_dim), True where o_t is its episode's first (B,)
+        :return: o_t (B, ...), z (B, latent_dim), NaN where it is not known, True where o_t is its episode's first (B,)
         """
         rows, envs = self._uniform_places(batch_size)
         return (

@@ -6,7 +6,8 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from stable_baselines3.common.vec_env import VecEnv
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
 from sb3_rpg.buffers import LatentBufferMixin
 from sb3_rpg.latents import LatentSpace
@@ -97,6 +98,10 @@ def check_arguments(model: "RPG") -> None:
         "`optimize_memory_usage=True` is not supported: segments need the final observation of each episode; "
         "reduce `buffer_size` instead",
     )
+    _require(
+        "device" not in model.intrinsic_reward_kwargs,
+        f"`intrinsic_reward_kwargs`={model.intrinsic_reward_kwargs} has a `device`: it is the model's, give it to RPG",
+    )
     _check_entropy(model)
 
 
@@ -136,12 +141,39 @@ def check_latent_target_entropy(space: LatentSpace, target: Any) -> None:
     )
 
 
+def check_action_space(space: spaces.Box) -> None:
+    """
+    :param space: the action space
+    :raises ValueError: if actions cannot be scaled to [-1, 1] and back
+    """
+    _require(
+        np.issubdtype(space.dtype, np.floating),
+        f"`action_space`={space} has actions of type {space.dtype}, in which those between -1 and 1 would be stored as 0: "
+        "declare it with dtype=np.float32, and round in the environment",
+    )
+    with np.errstate(over="ignore"):
+        width = (space.high - space.low).astype(np.float32)
+    for wrong, remedy in (
+        (width <= 0, "leave the dimension out by a wrapper that adds its one value"),
+        (~np.isfinite(width), "give bounds that actions really reach, as gymnasium.wrappers.RescaleAction does"),
+    ):
+        if wrong.any():
+            where = tuple(int(i) for i in np.argwhere(wrong)[0])
+            raise ValueError(
+                f"`action_space`={space} reaches from {space.low[where]} to {space.high[where]} in dimension "
+                f"{where[0] if len(where) == 1 else where}, which cannot be scaled to [-1, 1]: {remedy}"
+            )
+
+
 def check_horizon(env: VecEnv, horizon: int) -> None:
     """
     :param env: the training environment
     :param horizon: K
-    :raises ValueError: if K steps are more than an episode can have
+    :raises ValueError: if K steps are more than an episode can have; environments in other processes are not asked
     """
+    if isinstance(env.unwrapped, SubprocVecEnv):
+        # A spec that holds a function cannot leave its process, and trying to ends the process
+        return
     try:
         specs = env.get_attr("spec")
     except AttributeError:  # vector environments without gymnasium's specs have no declared limit
@@ -163,7 +195,8 @@ def check_finite(kind: str, values: Any, num_timesteps: int, env_index: int | No
     :param env_index: the environment that the values are from; None: their first dimension is that of the environments
     :raises ValueError: if a value is NaN or infinite; nothing of the step has been stored then
     """
-    for key, array in values.items() if isinstance(values, dict) else [(None, values)]:
+    for key, value in values.items() if isinstance(values, dict) else [(None, values)]:
+        array = np.asarray(value)  # Discrete observations at an episode's end are integers
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             where = np.argwhere(~np.isfinite(array))[0]
             entry, env = "" if key is None else f"[{key!r}]", where[0] if env_index is None else env_index

@@ -46,8 +46,13 @@ def _split_net_arch(
     """
     :param net_arch: widths for all MLPs, or a dict of them: ``pi`` (policy, posterior), ``qf`` (values), ``model``
     :return: widths of policy, of value ensemble, of the world model
-    :raises ValueError: for unknown keys
+    :raises ValueError: for unknown keys, or widths that are no lists of positive integers
     """
+    for widths in net_arch.values() if isinstance(net_arch, dict) else [DEFAULT_NET_ARCH if net_arch is None else net_arch]:
+        if not isinstance(widths, Sequence):
+            raise ValueError(f"`net_arch` must hold lists of widths, such as [256, 256], got {widths!r}")
+        for width in widths:
+            require_integer("net_arch", width, 1)
     if not isinstance(net_arch, dict):
         arch = DEFAULT_NET_ARCH if net_arch is None else net_arch
         return arch, arch, arch

@@ -33,7 +33,7 @@ PAPER: dict[str, Any] = {
     "head_steps": None,
     "value_weight_decay": 0.97,
     "policy_delay": 2,
-    "loss_weights": {"consistency": 1000.0, "reward": 0.5, "value": 0.5},
+    "loss_weights": {"consistency": 1000.0, "reward": 0.5, "value": 0.5, "termination": 0.0},
     "max_grad_norm": 1.0,
     "entropy_in_target": False,
     "reward_scale": 1.0,

@@ -1,4 +1,4 @@
-"""The factor on extrinsic rewards that makes one set of loss weights, beta and bonus fit tasks of any reward scale."""
+"""The factor on extrinsic rewards that makes one set of loss weights, beta and bonus fit sparse rewards and large ones."""
 
 import math
 
@@ -12,7 +12,9 @@ class ReturnScaler:
     The paper multiplies its 0/1 success rewards by 5. That is kept where rewards are rare or small; where the discounted
     return's standard deviation, estimated from running per-environment sums as SB3's VecNormalize does, would exceed
     ``target_std``, rewards shrink instead, so that values stay of the order that the losses' weights were chosen for. The
-    factor is applied when a batch is sampled, so all stored rewards share one scale.
+    factor is applied when a batch is sampled, so all stored rewards share one scale. It never exceeds ``max_factor``: how much
+    small rewards should count beside the bonus is the user's to say (``reward_scale``), as they may be small because they
+    hardly matter.
 
     :param target_std: standard deviation of the scaled return, at most
     :param max_factor: largest factor

@@ -11,20 +11,21 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TrainFreq, TrainFrequencyUnit
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_rpg.allocator import keep_freed_memory
 from sb3_rpg.buffer_registry import latent_buffer_class
 from sb3_rpg.callbacks import WorldModelCallback
 from sb3_rpg.checks import (
+    check_action_space,
     check_arguments,
     check_horizon,
     check_latent_target_entropy,
     check_replay_buffer,
 )
 from sb3_rpg.diagnostics import DiagnosticsCallback
-from sb3_rpg.intrinsic import INTRINSIC_REWARDS, IntrinsicReward, make_intrinsic_reward
+from sb3_rpg.intrinsic import INTRINSIC_REWARDS, IntrinsicReward, is_image, make_intrinsic_reward
 from sb3_rpg.latents import LatentSpace, make_latent_space
 from sb3_rpg.metrics import Metrics
 from sb3_rpg.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, PlanningConfig, RPGPolicy
@@ -95,7 +96,8 @@ class RPG(LatentTraining):
     :param value_weight_decay: weight of each further step in V_est's mean over steps
     :param policy_delay: world-model updates for one of the actor
     :param actor_batch_size: states that the actor imagines from in an update; None: ``batch_size``, as in the paper
-    :param loss_weights: weights of the terms of Eq. 4: "consistency", "reward", "value", "termination"
+    :param loss_weights: weights of the terms of Eq. 4: "consistency", "reward", "value", "termination"; with "termination" 0,
+        imagined steps go on behind a termination, as in the paper
     :param max_grad_norm: clipping of the model's and the actor's gradients; 0: none
     :param model_lr_factor: the world model's learning rate as a multiple of ``learning_rate``; above 1 where values and bonus
         keep changing and must be known before the actor follows them
@@ -239,6 +241,8 @@ class RPG(LatentTraining):
         self.precision = precision
         self.diagnostics = diagnostics
 
+        #: what "auto" was resolved to
+        self._automatic_train_freq: TrainFreq | None = None
         self._n_model_updates = 0
         self.log_ent_coef = None
         self.ent_coef_optimizer = None
@@ -270,13 +274,17 @@ class RPG(LatentTraining):
 
     def _setup_model(self) -> None:
         self._complete_arguments()
+        assert isinstance(self.action_space, spaces.Box)
+        check_action_space(self.action_space)
         # SB3 passes policy_kwargs and replay_buffer_kwargs on as they are and load() compares the former with what the
         # user gave, so what RPG adds must not stay in them
         user_policy_kwargs, user_buffer_kwargs = self.policy_kwargs, self.replay_buffer_kwargs
         self.latent_space = make_latent_space(self.latent, self.latent_dim, **self.latent_kwargs)
         self.replay_buffer_class = latent_buffer_class(self.replay_buffer_class, self.observation_space)
-        if self.train_freq == "auto":
+        # A model that is loaded with another number of environments has it anew, unless it is told otherwise
+        if self.train_freq in ("auto", self._automatic_train_freq):
             self.train_freq = max(1, 10 // self.n_envs)
+            self._automatic_train_freq = TrainFreq(self.train_freq, TrainFrequencyUnit.STEP)
         if self.device.type == "cpu":
             keep_freed_memory()
         self.policy_kwargs = {**user_policy_kwargs, "latent_space": self.latent_space}
@@ -324,7 +332,8 @@ class RPG(LatentTraining):
             return self.intrinsic_reward
         space = self.observation_space
         parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
-        return "rnd" if all(len(part.shape or ()) < 2 for part in parts) else None
+        # Images whose values are real numbers have three dimensions, stacked vectors two
+        return "rnd" if all(len(part.shape or ()) < 3 and not is_image(part) for part in parts) else None
 
     def _bonus_kwargs(self) -> dict[str, Any]:
         # New goals are made up when a batch is sampled: the bonus is for what was reached, not for what was asked
@@ -359,7 +368,7 @@ class RPG(LatentTraining):
         :param every: replan after so many steps; 0: only at an episode's start
         :return: how this model plans
         """
-        return PlanningConfig(every, self.plan_horizon, self.gamma, self.value_weight_decay, self._terminations_seen)
+        return PlanningConfig(every, self.plan_horizon, self.gamma, self.value_weight_decay, self._model_terminations)
 
     def dump_logs(self) -> None:
         self.metrics.record(self.logger)

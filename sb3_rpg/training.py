@@ -11,6 +11,7 @@ from sb3_rpg.batches import (
     PolicyBatch,
     automatic_relabel,
     draw_steps,
+    fill_latents,
     relabel_latents,
     segment_bonus,
     take_steps,
@@ -87,8 +88,12 @@ class LatentTraining(LatentOffPolicyAlgorithm):
             loss_weights=self.loss_weights,
             max_grad_norm=self.max_grad_norm,
             entropy_in_target=self.entropy_in_target,
-            model_terminations=self._terminations_seen,
+            model_terminations=self._model_terminations,
         )
+
+    @property
+    def _model_terminations(self) -> bool:
+        return self._terminations_seen and self.loss_weights["termination"] > 0
 
     def _latent_ent_coef(self) -> float | th.Tensor:
         held = isinstance(self.latent_ent_coef, str)
@@ -159,6 +164,8 @@ class LatentTraining(LatentOffPolicyAlgorithm):
         return segments, rewards, steps
 
     def _relabel(self, latents: th.Tensor) -> th.Tensor:
+        if self.replay_buffer.lacks_latents:
+            latents = fill_latents(latents, self.latent_space)
         fraction = self.latent_relabel
         if isinstance(fraction, str):
             fraction = automatic_relabel(self.replay_buffer.mean_episode_length)

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.logger import configure
 
 from sb3_rpg.batches import (
     PolicyBatch,
     automatic_relabel,
     draw_steps,
+    fill_latents,
     map_observations,
     relabel_latents,
     segment_bonus,
@@ -23,7 +25,7 @@ from sb3_rpg.buffers import SegmentSamples
 from sb3_rpg.intrinsic import IntrinsicReward
 from sb3_rpg.latents import LATENT_SPACES, make_latent_space
 from sb3_rpg.updates import update_actor
-from tests.conftest import labelled_vec_env, small_rpg
+from tests.conftest import LabelledEnv, labelled_vec_env, small_rpg
 
 
 def test_map_observations_keeps_their_structure() -> None:
@@ -51,6 +53,45 @@ def test_relabelled_latents_belong_to_the_prior_and_the_others_are_kept(latent: 
         assert th.allclose(latents.norm(dim=1), th.ones(40), atol=1e-5)
     else:
         assert not any((stored == row).all(dim=1).any() for row in latents[:n])
+
+
+@pytest.mark.parametrize("latent", [name for name in LATENT_SPACES if name != "none"])
+def test_unknown_latents_are_drawn_from_the_prior_and_the_others_are_kept(latent: str) -> None:
+    space = make_latent_space(latent, 4)
+    params = th.zeros(3000, space.policy_dim) if space.policy_dim else None
+    stored = space.sample(3000, params, 1.0, th.device("cpu"))
+    unknown = th.arange(3000) % 3 > 0
+    filled = fill_latents(stored.masked_fill(unknown.unsqueeze(1), th.nan), space)
+    assert th.equal(filled[~unknown], stored[~unknown]) and filled.isfinite().all()
+    # 2000 draws: of each entry's mean and spread, five standard errors
+    assert th.allclose(filled[unknown].mean(dim=0), stored.mean(dim=0), atol=0.2)
+    assert th.allclose(filled[unknown].var(dim=0), stored.var(dim=0), atol=0.2)
+
+
+@pytest.mark.parametrize("latent", ["categorical", "mixed", "gaussian"])
+def test_demonstrations_are_learned_from_with_latents_that_are_in_the_space(
+    latent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, student = small_rpg(LabelledEnv(lengths=(20,)), latent="none").learn(40), small_rpg(latent=latent)
+    stored = teacher.replay_buffer
+    for row in range(40):
+        step = (stored.observations, stored.next_observations, stored.actions, stored.rewards, stored.dones)
+        student.replay_buffer.add(*(array[row] for array in step), [{}])
+    seen: list[th.Tensor] = []
+    original = student.posterior.reward
+
+    def watched(states: th.Tensor, actions: th.Tensor, z: th.Tensor, baseline: bool) -> th.Tensor:
+        seen.append(z)
+        return original(states, actions, z, baseline)
+
+    monkeypatch.setattr(student.posterior, "reward", watched)
+    student.set_logger(configure(None, []))
+    student.train(2, 16)
+    z = th.cat([part.flatten(0, -2) for part in seen])
+    assert len(z) > 0 and z.isfinite().all()
+    if latent != "gaussian":
+        assert th.equal(z[:, : student.latent_space.n_categories].sum(dim=1), th.ones(len(z)))
+    assert all(parameter.isfinite().all() for parameter in student.policy.parameters())
 
 
 def test_automatic_relabelling_grows_with_the_length_of_the_stored_episodes() -> None:

@@ -150,7 +150,7 @@ def test_episodes_after_resuming_are_not_those_of_the_beginning(tmp_path: Path) 
     for _ in range(2):
         again, _ = load_checkpoint(path, RPG, gym.make("Pendulum-v1", max_episode_steps=5), device="cpu")
         after.append(first_states(again.learn(20, reset_num_timesteps=False), 4))
-    assert np.array_equal(*after), "the same checkpoint goes on in the same way"
+    assert np.array_equal(after[0], after[1]), "the same checkpoint goes on in the same way"
     assert not np.isclose(before[:, None], after[0][None]).all(axis=-1).any()
 
 

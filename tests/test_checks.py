@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from stable_baselines3.common.buffers import NStepReplayBuffer
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from torch import nn
 
-from sb3_rpg import RPG
+from sb3_rpg import RPG, presets
 from sb3_rpg.checks import check_finite, check_horizon
-from sb3_rpg.presets import PRESETS
 from tests.conftest import LabelledEnv, small_rpg
 
 
@@ -89,8 +88,16 @@ from tests.conftest import LabelledEnv, small_rpg
         ({"latent": "none", "latent_kwargs": {"std": 1.0}}, r"`latent_kwargs`=\{'std': 1\.0\} do not fit latent='none'"),
         (
             {"intrinsic_reward_kwargs": {"scale": float("nan")}},
-            "`scale`, the weight of the bonus, must be a finite number, not nan",
+            "`scale` must be a number other than inf and nan, the weight of the bonus, got nan",
         ),
+        ({"intrinsic_reward_kwargs": {"scale": "1e-1"}}, "`scale` must be a number .* got '1e-1'"),
+        ({"intrinsic_reward_kwargs": {"learning_rate": "3e-4"}}, "`learning_rate` must be a number above 0, got '3e-4'"),
+        ({"intrinsic_reward_kwargs": {"n_frequencies": 2.5}}, r"`n_frequencies` must be an integer of at least 0, got 2\.5"),
+        ({"intrinsic_reward_kwargs": {"width": 0}}, "`width` must be an integer of at least 1, got 0"),
+        ({"intrinsic_reward_kwargs": {"obs_scale": float("nan")}}, "`obs_scale` must be a number other than inf and nan, got"),
+        ({"intrinsic_reward_kwargs": {"device": "cpu"}}, "has a `device`: it is the model's, give it to RPG"),
+        ({"policy_kwargs": {"net_arch": [0]}}, "`net_arch` must be an integer of at least 1, got 0"),
+        ({"policy_kwargs": {"net_arch": 256}}, r"`net_arch` must hold lists of widths, such as \[256, 256\], got 256"),
         ({"intrinsic_reward_kwargs": {"indexes": [0]}}, r"`intrinsic_reward_kwargs`=.* do not fit RND: .*'indexes'"),
         ({"latent_ent_coef": None}, "`latent_ent_coef` must be a number of at least 0.*got None"),
         ({"reward_scale": "atuo"}, "`reward_scale` must be .*'auto'.*got 'atuo'"),
@@ -133,6 +140,25 @@ def test_unsupported_action_spaces_are_an_assertion_error_as_sb3_promises(action
 def test_unbounded_actions_are_refused() -> None:
     with pytest.raises(AssertionError, match="finite lower and upper bound"):
         small_rpg(Other(spaces.Box(-np.inf, np.inf, (1,))))
+
+
+@pytest.mark.parametrize(
+    ("actions", "message"),
+    [
+        (
+            spaces.Box(np.array([-1, 0.3], np.float32), np.array([1, 0.3], np.float32)),
+            r"reaches from 0\.3.* to 0\.3.* in dimension 1, which cannot be scaled to \[-1, 1\]: leave the dimension out",
+        ),
+        (
+            spaces.Box(np.finfo(np.float32).min, np.finfo(np.float32).max, (2, 1)),
+            r"in dimension \(0, 0\), which cannot be scaled to \[-1, 1\]: give bounds that actions really reach",
+        ),
+        (spaces.Box(-5, 5, (2,), np.int32), "has actions of type int32, .* declare it with dtype=np.float32"),
+    ],
+)
+def test_actions_that_cannot_be_scaled_are_refused(actions: spaces.Box, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        small_rpg(Other(actions))
 
 
 def test_rnd_on_images_is_refused_with_a_remedy() -> None:
@@ -182,6 +208,18 @@ def test_every_environment_of_a_vector_is_asked_and_those_without_a_limit_are_fi
     check_horizon(WithoutSpecs([LabelledEnv]), 1000)
 
 
+def with_a_function_in_its_spec() -> gym.Env:
+    return gym.wrappers.TransformReward(gym.make("Pendulum-v1"), lambda reward: 0.01 * float(reward))
+
+
+def test_environments_in_other_processes_need_no_spec_that_can_leave_them() -> None:
+    env = SubprocVecEnv([with_a_function_in_its_spec, with_a_function_in_its_spec])
+    try:
+        assert small_rpg(env).learn(20).num_timesteps == 20
+    finally:
+        env.close()
+
+
 def test_learning_without_an_environment_says_how_to_give_one(tmp_path: Any) -> None:
     small_rpg().save(tmp_path / "model.zip")
     with pytest.raises(
@@ -206,6 +244,8 @@ def test_first_value_that_is_not_finite_is_reported_with_its_environment() -> No
 
 
 def test_integers_need_no_check() -> None:
+    check_finite("observation", 3, 0, env_index=1)
+    check_finite("observation", {"mode": 1, "position": np.zeros(2)}, 0, env_index=1)
     check_finite("observation", np.zeros((2, 3), dtype=np.uint8), 0)
     check_finite("observation", {"image": np.zeros((2, 3), dtype=np.uint8)}, 0)
 
@@ -213,9 +253,9 @@ def test_integers_need_no_check() -> None:
 # ------------------------------------------------------------------- presets
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", presets.PRESETS)
 def test_presets_are_valid_arguments(name: str) -> None:
-    model = RPG("MlpPolicy", LabelledEnv(), **{**PRESETS[name], "buffer_size": 100}, device="cpu")
+    model = RPG("MlpPolicy", LabelledEnv(), **{**presets.PRESETS[name], "buffer_size": 100}, device="cpu")
     assert model.latent_space.name == "gaussian" and model.bonus is not None
     activations = {type(layer) for layer in model.policy.modules() if isinstance(layer, (nn.ELU, nn.ReLU, nn.Tanh))}
     assert activations == {nn.ELU}  # Appendix A of the paper

@@ -69,6 +69,35 @@ def test_pi_of_z_may_go_without_entropy(latent_ent_coef: Any) -> None:
         assert small_rpg(latent=latent, latent_ent_coef=latent_ent_coef).learn(24)._n_updates > 0
 
 
+class Counter(LabelledEnv):
+    """Observations are the step's number: an integer, also the one that an episode ends with; or stacked vectors."""
+
+    def __init__(self, space: spaces.Space):
+        super().__init__()
+        self.observation_space = space
+
+    def _observation(self) -> Any:
+        if isinstance(self.observation_space, spaces.Box):
+            return np.full(self.observation_space.shape, self.step_number, dtype=np.float32)
+        if isinstance(self.observation_space, spaces.Dict):
+            return {"step": self.step_number, "label": super()._observation()}
+        return self.step_number
+
+
+@pytest.mark.parametrize(
+    ("space", "policy"),
+    [
+        (spaces.Discrete(8), "MlpPolicy"),
+        (spaces.Dict({"step": spaces.Discrete(8), "label": spaces.Box(-9, 9, (3,))}), "MultiInputPolicy"),
+        (spaces.Box(-9, 9, (4, 3)), "MlpPolicy"),
+    ],
+)
+def test_integers_and_stacked_vectors(space: spaces.Space, policy: str) -> None:
+    model = small_rpg(Counter(space), policy).learn(30)
+    assert model.replay_buffer.size() == 30 and model._n_updates > 0
+    assert isinstance(model.bonus, RND)
+
+
 @pytest.mark.parametrize(("kind", "policy"), [("image", "CnnPolicy"), ("dict", "MultiInputPolicy")])
 def test_images_and_dicts(kind: str, policy: str) -> None:
     model = small_rpg(LabelledEnv(space=kind), policy, buffer_size=30).learn(16)

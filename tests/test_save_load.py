@@ -307,3 +307,16 @@ def test_another_seed_given_to_load_is_another_continuation() -> None:
         loaded = RPG.load(file, LabelledEnv(), "cpu", **arguments).learn(20, reset_num_timesteps=False)
         results.append(loaded.replay_buffer.actions[:20].tobytes())
     assert results[0] == results[1] and len(set(results)) == 3
+
+
+def test_automatic_update_frequency_follows_the_number_of_environments(tmp_path: Path) -> None:
+    small_rpg(labelled_vec_env(1), train_freq="auto").save(tmp_path / "auto.zip")
+    small_rpg(labelled_vec_env(1), train_freq=7).save(tmp_path / "seven.zip")
+    env = labelled_vec_env(5)
+    assert RPG.load(tmp_path / "auto.zip", env, device="cpu").train_freq.frequency == 2  # type: ignore[union-attr]
+    assert RPG.load(tmp_path / "auto.zip", env, device="cpu", train_freq=3).train_freq.frequency == 3  # type: ignore[union-attr]
+    assert RPG.load(tmp_path / "seven.zip", env, device="cpu").train_freq.frequency == 7  # type: ignore[union-attr]
+    again = RPG.load(tmp_path / "auto.zip", env, device="cpu")
+    again.save(tmp_path / "again.zip")
+    back = RPG.load(tmp_path / "again.zip", labelled_vec_env(1), device="cpu")
+    assert back.train_freq.frequency == 10 and back.learn(30).num_timesteps == 30  # type: ignore[union-attr]

@@ -46,6 +46,12 @@ def test_what_was_loaded_or_demonstrated_tells_terminations_and_the_scale_of_rew
     assert RPG.load(tmp_path / "model.zip", device="cpu").planning_config(0).terminations == terminates
 
 
+def test_with_weight_0_they_are_switched_off() -> None:
+    model = small_rpg(LabelledEnv(lengths=(5,)), loss_weights={"termination": 0.0}).learn(30)
+    assert model.replay_buffer.terminations_seen
+    assert not model.update_settings().model_terminations and not model.planning_config(0).terminations
+
+
 def test_terminations_are_those_that_targets_see() -> None:
     """Without SB3's handling of time limits, a truncation is the end of the world for the targets, and so for the model."""
     kwargs = {"replay_buffer_kwargs": {"handle_timeout_termination": False}}

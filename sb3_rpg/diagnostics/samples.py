@@ -6,7 +6,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.type_aliases import PyTorchObs
 
-from sb3_rpg.batches import map_observations
+from sb3_rpg.batches import fill_latents, map_observations
 from sb3_rpg.buffers import LatentBufferMixin
 
 if TYPE_CHECKING:
@@ -57,11 +57,12 @@ def stored_steps(model: "RPG", rows: np.ndarray, envs: np.ndarray) -> Steps:
         # On raw observations, as in training
         bonus = model.bonus.bonus(buffer._observation_tensors(obs, None), actions, buffer._observation_tensors(next_obs, None))
     terminated = buffer.dones[rows, envs] * (1.0 - buffer.timeouts[rows, envs])
+    latents = buffer.to_torch(buffer.latents[rows, envs])
     return Steps(
         observations=buffer._observation_tensors(obs, env),
         next_observations=buffer._observation_tensors(next_obs, env),
         actions=actions,
-        latents=buffer.to_torch(buffer.latents[rows, envs]),
+        latents=fill_latents(latents, model.latent_space) if buffer.lacks_latents else latents,
         extrinsic=extrinsic,
         bonus=bonus,
         terminated=buffer.to_torch(terminated.astype(np.float32)),

@@ -4,7 +4,7 @@ from sb3_rpg.intrinsic.base import IntrinsicReward
 from sb3_rpg.intrinsic.callback import IntrinsicRewardCallback
 from sb3_rpg.intrinsic.disagreement import Disagreement
 from sb3_rpg.intrinsic.dynamics import DynamicsReward
-from sb3_rpg.intrinsic.features import ObservationFeatures, positional_encoding
+from sb3_rpg.intrinsic.features import ObservationFeatures, is_image, positional_encoding
 from sb3_rpg.intrinsic.icm import ICM
 from sb3_rpg.intrinsic.registry import INTRINSIC_REWARDS, make_intrinsic_reward
 from sb3_rpg.intrinsic.replay import IntrinsicDictReplayBuffer, IntrinsicReplayBuffer, uniform_transition_batch
@@ -21,6 +21,7 @@ __all__ = [
     "IntrinsicReward",
     "IntrinsicRewardCallback",
     "ObservationFeatures",
+    "is_image",
     "make_intrinsic_reward",
     "positional_encoding",
     "uniform_transition_batch",

@@ -1,6 +1,5 @@
 """The interface of an intrinsic reward: a measure of novelty, trained beside the agent and asked when a batch is sampled."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -12,6 +11,7 @@ from stable_baselines3.common.type_aliases import TensorDict
 from stable_baselines3.common.utils import get_device
 from torch import nn
 
+from sb3_rpg.checks import require_integer, require_number
 from sb3_rpg.intrinsic.statistics import RunningMoments
 from sb3_rpg.precision import Twin
 
@@ -64,14 +64,10 @@ class IntrinsicReward(nn.Module, ABC):
         device: th.device | str = "auto",
     ) -> None:
         super().__init__()
-        if not math.isfinite(scale):
-            raise ValueError(f"`scale`, the weight of the bonus, must be a finite number, not {scale}.")
-        if not clip > 0:
-            raise ValueError(f"`clip` bounds the normalised error and must be positive, not {clip}.")
-        if not 0 < learning_rate < math.inf:
-            raise ValueError(f"`learning_rate` must be positive, not {learning_rate}.")
-        if warmup_updates < 0:
-            raise ValueError(f"`warmup_updates` must be zero or more, not {warmup_updates}.")
+        require_number("scale", scale, lambda x: True, "other than inf and nan, the weight of the bonus")
+        require_number("clip", clip, lambda x: x > 0, "above 0, in standard deviations")
+        require_number("learning_rate", learning_rate, lambda x: x > 0, "above 0")
+        require_integer("warmup_updates", warmup_updates, 0)
         self.observation_space = observation_space
         self.action_space = action_space
         self.scale = scale

@@ -6,6 +6,7 @@ import torch as th
 from gymnasium import spaces
 from torch import nn
 
+from sb3_rpg.checks import require_integer
 from sb3_rpg.intrinsic.base import Observation
 from sb3_rpg.intrinsic.dynamics import DynamicsReward
 from sb3_rpg.networks import EnsembleMLP
@@ -42,8 +43,8 @@ class Disagreement(DynamicsReward):
         **kwargs: Any,
     ) -> None:
         super().__init__(observation_space, action_space, **kwargs)
-        if n_members < 2:
-            raise ValueError(f"`n_members` must be at least 2, not {n_members}: one model cannot disagree.")
+        require_integer("n_members", n_members, 2, "one model cannot disagree")
+        require_integer("width", width, 1)
         input_dim = self.features.dim + self.action_dim
         self.networks = nn.ModuleDict(
             {"ensemble": EnsembleMLP(n_members, input_dim, self.features.dim, (width, width), nn.LeakyReLU)}

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_flattened_obs_dim, get_obs_shape, is_image_space, preprocess_obs
 from torch import nn
 
+from sb3_rpg.checks import require_integer, require_number
 from sb3_rpg.intrinsic.statistics import RunningMoments
 
 Indices = int | str | Sequence[int | str]
@@ -28,6 +29,14 @@ def positional_encoding(values: th.Tensor, n_frequencies: int = 6) -> th.Tensor:
     frequencies = 2.0 ** th.arange(n_frequencies, device=values.device, dtype=values.dtype)
     angles = (values.unsqueeze(-1) * frequencies).flatten(1)  # (B, k * n_frequencies)
     return th.cat((values, angles.sin(), angles.cos()), dim=1)
+
+
+def is_image(space: spaces.Space) -> bool:
+    """
+    :param space: Space of an observation, or of an entry of one.
+    :return: Whether it is made of pixels: bytes in two dimensions or more.
+    """
+    return isinstance(space, spaces.Box) and (is_image_space(space) or (len(space.shape) > 1 and space.dtype == np.uint8))
 
 
 def parse_indices(indices: Indices, size: int, where: str = "the observation") -> list[int]:
@@ -155,8 +164,9 @@ class ObservationFeatures(nn.Module):
         super().__init__()
         if indices is not None and function is not None:
             raise ValueError("Give `indices` or `function`, not both: a function can select by itself.")
-        if n_frequencies < 0:
-            raise ValueError(f"`n_frequencies` must be zero or more, not {n_frequencies}.")
+        require_integer("n_frequencies", n_frequencies, 0)
+        require_number("obs_scale", obs_scale, lambda x: True, "other than inf and nan")
+        require_number("object_scale", object_scale, lambda x: True, "other than inf and nan")
         self.observation_space = observation_space
         self.function = import_function(function) if isinstance(function, str) else function
         self.n_frequencies = n_frequencies
@@ -207,7 +217,7 @@ class ObservationFeatures(nn.Module):
             unknown = [key for key in chosen if key not in space.spaces]
             if unknown:
                 raise ValueError(f"`keys` names {unknown}, the observation has {sorted(space.spaces)}.")
-        images = [key for key in chosen if self._is_image(self._subspace(key))]
+        images = [key for key in chosen if is_image(self._subspace(key))]
         if images and self.function is None:
             vectors = [key for key in chosen if key not in images]
             remedy = f", or leave images out with `keys={vectors}`" if vectors else ""
@@ -235,7 +245,7 @@ class ObservationFeatures(nn.Module):
                 raise ValueError(f"`indices` names {key!r}, the observation has {sorted(space.spaces)}.")
             subspace = self._subspace(key)
             where = "the observation" if key is None else f"observation entry {key!r}"
-            if not isinstance(subspace, spaces.Box) or self._is_image(subspace):
+            if not isinstance(subspace, spaces.Box) or is_image(subspace):
                 raise ValueError(f"Positional encodings need a vector of real numbers, {where} is {subspace}.")
             parsed[key] = parse_indices(chosen, get_flattened_obs_dim(subspace), where)
         return parsed
@@ -272,10 +282,6 @@ class ObservationFeatures(nn.Module):
 
     def _subspace(self, key: str | None) -> spaces.Space:
         return self.observation_space if key is None else self.observation_space[key]  # type: ignore[index]
-
-    @staticmethod
-    def _is_image(space: spaces.Space) -> bool:
-        return isinstance(space, spaces.Box) and (is_image_space(space) or (len(space.shape) > 1 and space.dtype == np.uint8))
 
     @staticmethod
     def _zeros(space: spaces.Space) -> th.Tensor:

@@ -7,6 +7,7 @@ from gymnasium import spaces
 from torch import nn
 from torch.nn import functional as F
 
+from sb3_rpg.checks import require_integer, require_number
 from sb3_rpg.intrinsic.base import Observation
 from sb3_rpg.intrinsic.dynamics import DynamicsReward
 from sb3_rpg.networks import mlp
@@ -49,12 +50,11 @@ class ICM(DynamicsReward):
         **kwargs: Any,
     ) -> None:
         super().__init__(observation_space, action_space, **kwargs)
-        if feature_dim < 2:
-            raise ValueError(
-                f"`feature_dim` must be at least 2, as features are normalised over their entries, not {feature_dim}."
-            )
-        if not 0 < forward_weight < 1:
-            raise ValueError(f"`forward_weight` must be between 0 and 1, not {forward_weight}: the other model gets the rest.")
+        require_integer("width", width, 1)
+        require_integer("feature_dim", feature_dim, 2, "features are normalised over their entries")
+        require_number(
+            "forward_weight", forward_weight, lambda x: 0 < x < 1, "between 0 and 1 (the other model gets the rest)"
+        )
         self.feature_dim = feature_dim
         self.forward_weight = forward_weight
 

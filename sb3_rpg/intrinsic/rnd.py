@@ -7,6 +7,7 @@ import torch as th
 from gymnasium import spaces
 from torch import nn
 
+from sb3_rpg.checks import require_integer
 from sb3_rpg.fused import MLP
 from sb3_rpg.intrinsic.base import IntrinsicReward, Observation
 from sb3_rpg.intrinsic.features import Indices, ObservationFeatures, ObservationFunction
@@ -83,6 +84,7 @@ class RND(IntrinsicReward):
             normalize=normalize,
             keys=keys,
         )
+        require_integer("width", width, 1)
         self.predictor = self._network(self.features.dim, width)
         self.target = self._network(self.features.dim, width).requires_grad_(False)
         self._make_optimizer()

@@ -198,9 +198,9 @@ def test_another_device(name: str) -> None:
     ("name", "arguments", "message"),
     [
         ("icm", {"act": spaces.MultiBinary(3)}, r"ICM .* `action_space`=MultiBinary\(3\); use `intrinsic_reward='rnd'`"),
-        ("disagreement", {"n_members": 1}, "`n_members` must be at least 2, not 1"),
-        ("icm", {"feature_dim": 1}, "`feature_dim` must be at least 2.* not 1"),
-        ("icm", {"forward_weight": 1.0}, r"`forward_weight` must be between 0 and 1, not 1\.0"),
+        ("disagreement", {"n_members": 1}, "`n_members` must be an integer of at least 2, got 1"),
+        ("icm", {"feature_dim": 1}, "`feature_dim` must be an integer of at least 2, got 1"),
+        ("icm", {"forward_weight": 1.0}, r"`forward_weight` must be a number between 0 and 1 .* got 1\.0"),
         ("icm", {"clip": 0}, "`clip`"),
         ("disagreement", {"indices": [7]}, "Index 7 is outside"),
     ],

@@ -210,7 +210,7 @@ def test_keys_choose_the_entries_of_a_dict() -> None:
         (VECTOR, {"indices": {"a": 0}}, "`indices` must be no mapping"),
         (VECTOR, {"keys": ["a"]}, "`keys` is for Dict observations"),
         (VECTOR, {"indices": 0, "function": distance}, "`indices` or `function`, not both"),
-        (VECTOR, {"n_frequencies": -1}, "`n_frequencies` must be zero or more"),
+        (VECTOR, {"n_frequencies": -1}, "`n_frequencies` must be an integer of at least 0, got -1"),
         (spaces.Discrete(4), {"indices": 0}, "need a vector of real numbers"),
     ],
 )
