@@ -254,7 +254,8 @@ def finished_runs(work: Path, labels: Sequence[str] | None = None) -> list[RunFo
     if not runs:
         wanted = "" if labels is None else f" of {', '.join(labels)}"
         raise ValueError(
-            f"work={str(work)!r} holds no finished run{wanted} with a model: run `python -m benchmarks.run` first"
+            f"work={str(work)!r} holds no finished run{wanted} with a model: run `python -m benchmarks.run` first, with "
+            "--again where the results are published already, as in a fresh clone"
         )
     return [folder for *_, folder in sorted(runs, key=lambda run: run[:2])]
 
@@ -290,16 +291,22 @@ def rows_of(path: Path, protocol: Protocol) -> list[dict[str, str]]:
 
 
 def measure_missing(
-    robustness: Robustness, work: Path, path: Path, protocol: Protocol, labels: Sequence[str] | None = None
+    robustness: Robustness,
+    work: Path,
+    path: Path,
+    protocol: Protocol,
+    labels: Sequence[str] | None = None,
+    again: bool = False,
 ) -> None:
     """
-    Measure what is not in the CSV file yet. Rows of a run that was made anew since are replaced.
+    Measure what is not in the CSV file yet. Rows of a run that was made anew since with other settings are replaced.
 
     :param robustness: the changes
     :param work: the work folder of the experiment
     :param path: the CSV file, rewritten after each measurement
     :param protocol: how much is spent
     :param labels: labels of algorithms; None: all
+    :param again: replace what is in the file of these runs, as after they were made anew with the same settings
     :raises ValueError: if there are no runs
     """
     load_zoo()
@@ -312,7 +319,7 @@ def measure_missing(
         candidates: np.ndarray | None = None
         for number, change in enumerate(robustness.changes):
             row = {"label": spec.label, "seed": str(spec.seed), "change": change.name, "settings": settings}
-            if rows.get(_key_of(row), {}).get("settings") == settings:
+            if not again and rows.get(_key_of(row), {}).get("settings") == settings:
                 continue
             seed = EVALUATION_SEEDS + 1000 * spec.seed
             if model is None:
@@ -344,6 +351,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("experiment", choices=sorted(ROBUSTNESS), help="experiment whose models are taken")
     parser.add_argument("--algos", nargs="+", help="labels of the algorithms to measure (default: all)")
     parser.add_argument("--draw", action="store_true", help="measure nothing: table and figure from the CSV alone")
+    parser.add_argument("--again", action="store_true", help="also measure what is in the CSV, as of runs made anew")
     parser.add_argument("--work", type=Path, help="its work folder (default: benchmarks/work/<experiment>)")
     parser.add_argument("--output", type=Path, help="where to write CSV and figure (default: results and docs/images)")
     parser.add_argument("--trials", type=int, default=protocol.trials, help="trial episodes (default: %(default)s)")
@@ -359,7 +367,7 @@ def main(arguments: list[str] | None = None) -> int:
         path = results / f"{parsed.experiment}.csv"
         protocol = Protocol(parsed.trials, parsed.episodes, parsed.latents)
         if not parsed.draw:
-            measure_missing(robustness, parsed.work or WORK / parsed.experiment, path, protocol, parsed.algos)
+            measure_missing(robustness, parsed.work or WORK / parsed.experiment, path, protocol, parsed.algos, parsed.again)
         rows = rows_of(path, protocol)
         # In the order and the colours of the experiment's own figures
         experiment = find_experiment(parsed.experiment)

@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.executor import INTERRUPTED
 from benchmarks.grid import Plan, plan_runs
 from benchmarks.report import report
 from benchmarks.run import add_execution_arguments, execute
-from benchmarks.runs import WORK
+from benchmarks.runs import WORK, RunSpec
 from benchmarks.schema import Algorithm, Experiment, Metric, Task
 from benchmarks.settings import import_packages
 
@@ -79,6 +80,23 @@ def make_experiment(
     )
 
 
+def random_starts(specs: Sequence[RunSpec]) -> list[str]:
+    """
+    :param specs: runs
+    :return: for each algorithm that acts at random for a tenth of its budget or more, what changes that: RL Zoo's settings are
+        often meant for a million steps
+    """
+    notes = {}
+    for spec in specs:
+        steps = spec.settings.get("learning_starts", 0)
+        if steps >= 0.1 * spec.budget:
+            notes[spec.label] = (
+                f"note: {spec.label} learns nothing for the first {steps:,} of {spec.budget:,} steps; "
+                f"--set {spec.label}.learning_starts={spec.budget // 100} changes that"
+            )
+    return list(notes.values())
+
+
 def main(arguments: list[str] | None = None) -> int:
     """
     :param arguments: command line; None: that of the process
@@ -110,8 +128,11 @@ def main(arguments: list[str] | None = None) -> int:
         folder = WORK / "compare" / experiment.name if parsed.folder is None else parsed.folder.resolve()
         specs = plan_runs(experiment, None, range(experiment.seeds))
         command = shlex.join(["python", "-m", "benchmarks.compare", *texts])
+        for note in random_starts(specs):
+            print(note)
         code = execute(Plan(experiment, specs, folder, folder / "results", command), parsed)
-        if code == 0:
+        # Seeds that failed are told of above, and are no reason to withhold the others
+        if code != INTERRUPTED:
             for path in report(experiment, folder / "results", folder):
                 print(f"written: {path}")
     except ValueError as error:

@@ -79,7 +79,8 @@ def reconcile(plan: Plan, on_change: str, again: bool = False) -> list[tuple[Run
     :param plan: the plan
     :param on_change: what happens to a run that was made, or begun, with other settings than those of today: "error",
         "keep" it and finish it with the settings that it was begun with, "restart" it with those of today
-    :param again: also discard what is finished; its published results stay until the new ones replace them
+    :param again: also discard what is finished; its published results stay until the new ones replace them, and without
+        ``again`` a later call goes on with what is then left to do
     :return: the runs to execute
     :raises ValueError: if ``on_change`` is "error" and there is such a run, or if one to be discarded is being executed
     """
@@ -102,8 +103,10 @@ def reconcile(plan: Plan, on_change: str, again: bool = False) -> list[tuple[Run
             published, begun = None, None
         elif again and (folder.is_finished() or (published and not begun)):
             discard(spec, folder)
-            published, begun = None, None
-        if folder.is_finished() or (published == spec.fingerprint() and not begun):
+            begun = None
+            folder.path.mkdir(parents=True)
+            folder.anew.touch()
+        if folder.is_finished() or (published == spec.fingerprint() and not begun and not folder.anew.is_file()):
             continue
         if not begun:
             folder.write_spec(spec, plan.command)

@@ -9,6 +9,7 @@ from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from benchmarks.checkpoint import RunState, save_checkpoint
 from benchmarks.measures import Measure
@@ -78,6 +79,8 @@ class Recorder(BaseCallback):
         self._recent: deque[tuple[float, int]] = deque()
 
     def _on_training_start(self) -> None:
+        model = self.model
+        self._overshoots = isinstance(model, OnPolicyAlgorithm) and self.budget % (model.n_steps * model.n_envs) > 0
         for measure in self.measures:
             if measure.metric.name not in self.state.next_due:
                 self._record(measure, 0)
@@ -90,9 +93,17 @@ class Recorder(BaseCallback):
                 if done and "is_success" in info:
                     self.state.successes.append(float(info["is_success"]))
         for measure in self.measures:
-            if self.num_timesteps >= self.state.next_due[measure.metric.name] < self.budget:
+            due = self.state.next_due[measure.metric.name]
+            if self._overshoots and not self._is_measured(measure, self.budget):
+                # Its last rollout may end long after the budget, with an update that others do not have
+                due = min(due, self.budget)
+            elif due >= self.budget:
+                continue
+            if self.num_timesteps >= due:
                 every = measure.metric.every
-                self._record(measure, min(self.num_timesteps // every * every, self.budget))
+                self._record(
+                    measure, self.budget if due == self.budget else min(self.num_timesteps // every * every, self.budget)
+                )
         now = time.monotonic()
         if now - self._last_poll >= POLL_SECONDS:
             self._last_poll = now
@@ -110,11 +121,14 @@ class Recorder(BaseCallback):
     def finish(self) -> None:
         """Measure what the budget's end has not been measured of, and write all down."""
         for measure in self.measures:
-            if not any(row.step == self.budget and row.metric == measure.metric.name for row in self.state.rows):
+            if not self._is_measured(measure, self.budget):
                 self._record(measure, self.budget)
         self._update_clock()
         self.folder.write_rows(self.state.rows)
         self._write_progress()
+
+    def _is_measured(self, measure: Measure, step: int) -> bool:
+        return any(row.step == step and row.metric == measure.metric.name for row in self.state.rows)
 
     def _record(self, measure: Measure, step: int) -> None:
         self._record_clocks(step)

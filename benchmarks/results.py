@@ -96,10 +96,18 @@ class Results:
                 write_curve(self.folder / f"{label}.csv", rows)
             self._write_manifest()
 
+    def holds(self, spec: RunSpec, folder: RunFolder) -> bool:
+        """
+        :param spec: a run
+        :param folder: its files, finished
+        :return: whether it is what was published, not one before it with the same settings
+        """
+        published = dict(self.manifest["runs"].get(spec.label, {}).get(str(spec.seed), {}))
+        environment = self.manifest["environments"].get(published.pop("environment", None))
+        return (published, environment) == _record_of(folder)
+
     def _note(self, spec: RunSpec, folder: RunFolder) -> None:
-        record = read_json(folder.finished)
-        environment = record.pop("environment")
-        record["settings"] = record.pop("fingerprint")
+        record, environment = _record_of(folder)
         environments = self.manifest["environments"]
         key = next((name for name, known in environments.items() if known == environment), None)
         if key is None:
@@ -126,6 +134,14 @@ class Results:
             content[table] = {key: value for key, value in sorted(self.manifest[table].items()) if key in keys}
         self.manifest = content
         write_json(self.folder / "manifest.json", content)
+
+
+def _record_of(folder: RunFolder) -> tuple[dict[str, Any], Any]:
+    """What the manifest says of a finished run, and the environment that it was made in."""
+    record = read_json(folder.finished)
+    environment = record.pop("environment")
+    record["settings"] = record.pop("fingerprint")
+    return record, environment
 
 
 def thin(rows: Sequence[Row], limit: int = MAX_ROWS) -> list[Row]:
@@ -205,6 +221,6 @@ def unpublished(results: Results, folders: Iterable[RunFolder]) -> list[RunFolde
     for folder in folders:
         if folder.is_finished():
             spec, _ = folder.read_spec()
-            if results.fingerprint_of(spec.label, spec.seed) != spec.fingerprint():
+            if not results.holds(spec, folder):
                 found.append(folder)
     return found

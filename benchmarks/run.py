@@ -87,7 +87,8 @@ def add_execution_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--again",
         action="store_true",
-        help="also run what is finished, as after a change of the code, which no setting shows; unfinished runs go on",
+        help="also run what is finished or published, as after a change of the code, which no setting shows, or to have the "
+        "models; unfinished runs go on. To go on after an interruption, leave it out",
     )
     parser.add_argument("--gym-packages", nargs="+", default=[], help="packages to import that register environments")
 

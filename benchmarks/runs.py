@@ -104,6 +104,8 @@ class RunFolder:
         self.diagnostics = path / "diagnostics"
         #: asks the run to write a checkpoint and to end; a file works in every operating system and on every engine
         self.stop = path / "stop"
+        #: the run is to be made although its results are published
+        self.anew = path / "anew"
         self.lock = path / "lock"
 
     def write_spec(self, spec: RunSpec, command: str) -> None:

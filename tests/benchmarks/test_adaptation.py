@@ -78,6 +78,8 @@ def test_a_small_run_writes_rows_and_figure_and_is_not_repeated(
     # Another protocol is another measurement
     assert adaptation.main([*arguments, "--episodes", "1"]) == 0
     assert capsys.readouterr().out.count("->") == 6
+    assert adaptation.main([*arguments, "--algos", "rpg", "--again"]) == 0
+    assert capsys.readouterr().out.count("->") == 2
     # A run that was made anew replaces what was measured of it, and nothing else
     write_run(work, "sac", "sac", 0, gamma=0.5)
     assert adaptation.main(arguments) == 0

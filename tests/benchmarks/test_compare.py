@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks.compare import main, make_experiment, parse_overrides
+from benchmarks.compare import main, make_experiment, parse_overrides, random_starts
+from benchmarks.engines import LocalEngine
+from benchmarks.executor import SOME_FAILED
+from benchmarks.grid import plan_runs
+from benchmarks.results import read_curve
+from benchmarks.runs import RunFolder
 from benchmarks.schema import Metric
+from benchmarks.worker import WorkerOptions
 
 
 def test_overrides_are_yaml() -> None:
@@ -36,6 +44,31 @@ def test_errors_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
     errors = capsys.readouterr().err
     for expected in ("env='NoSuchEnv-v0'", "algo='rgp'", "budget"):
         assert expected in errors
+
+
+def test_who_acts_at_random_for_a_good_part_of_the_budget_is_named() -> None:
+    experiment = make_experiment("Pendulum-v1", ["rpg", "sac"], 2, 1000, None, 2, ["sac.learning_starts=100"])
+    specs = plan_runs(experiment, None, (0, 1))
+    assert random_starts(specs)[-1] == (
+        "note: sac learns nothing for the first 100 of 1,000 steps; --set sac.learning_starts=10 changes that"
+    )
+    assert not random_starts([replace(spec, budget=100_000) for spec in specs])
+
+
+@pytest.mark.slow
+def test_a_seed_that_fails_does_not_withhold_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["--env", "Pendulum-v1", "--algos", "sac", "--seeds", "2", "-n", "200", "--folder", str(tmp_path)]
+    arguments += ["--set", "sac.policy_kwargs=dict(net_arch=[8])", "--eval-episodes", "1"]
+    start = LocalEngine.start
+
+    def failing(self: LocalEngine, folder: RunFolder, options: WorkerOptions) -> Any:
+        if folder.read_spec()[0].seed == 1:
+            options = WorkerOptions(options.checkpoint_every, "no such device")
+        return start(self, folder, options)
+
+    monkeypatch.setattr(LocalEngine, "start", failing)
+    assert main(arguments) == SOME_FAILED
+    assert list(read_curve(tmp_path / "results" / "sac.csv")) == [0] and (tmp_path / "results" / "table.md").is_file()
 
 
 @pytest.mark.slow

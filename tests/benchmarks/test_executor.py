@@ -101,6 +101,16 @@ def test_a_killed_run_goes_on_and_a_finished_one_is_not_run_again(tmp_path: Path
     assert engine.started == [] and (plan.results / "manifest.json").read_bytes() == before
 
 
+def test_what_was_made_again_and_not_published_is_published_by_the_next_command(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, maze_experiment(budget=400), (0,), ["rpg"])
+    engine = FakeEngine()
+    assert Executor(plan, engine, NEVER).execute() == ALL_FINISHED
+    (spec, folder), *_ = plan.folders()
+    write_finished(folder, spec, [Row("coverage", 0, 0.01), Row("coverage", 400, 0.9)], started="later")
+    assert Executor(plan, engine, NEVER).execute() == ALL_FINISHED
+    assert len(engine.started) == 1 and read_curve(plan.results / "rpg.csv")[0][-1].value == 0.9
+
+
 @posix
 def test_the_command_stops_with_a_checkpoint(tmp_path: Path) -> None:
     # The command itself, as the test's own experiments are none of its

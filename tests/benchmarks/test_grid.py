@@ -116,6 +116,10 @@ def test_finished_runs_can_be_made_again_and_unfinished_ones_go_on(tmp_path: Pat
     assert [spec.seed for spec, _ in reconcile(plan, "error", again=True)] == [0, 1, 2]
     assert not finished.is_finished() and checkpoint.is_dir()
     assert Results(plan.results).fingerprint_of("sac", 0) == first.fingerprint()  # until the new ones are there
+    # Interrupted: the same without ``again`` goes on with all of them, and leaves what has finished since
+    assert [spec.seed for spec, _ in reconcile(plan, "error")] == [0, 1, 2]
+    write_finished(finished, first, ROWS)
+    assert [spec.seed for spec, _ in reconcile(plan, "error")] == [1, 2]
 
 
 @posix

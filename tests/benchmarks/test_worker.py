@@ -93,6 +93,27 @@ OVERRIDES: dict[str, dict[str, Any]] = {
 }
 
 
+def test_the_budget_is_measured_where_it_is_reached_also_within_a_rollout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[tuple[str, int, int]] = []
+    record = Recorder._record
+
+    def watched(self: Recorder, measure: Any, step: int) -> None:
+        measured.append((measure.metric.name, step, self.num_timesteps))
+        record(self, measure, step)
+
+    monkeypatch.setattr(Recorder, "_record", watched)
+    # Rollouts of 96 steps: the budget of 200 is within the third, one of 192 would be the end of the second
+    for budget, expected in ((200, [(0, 0), (100, 100), (200, 200)]), (192, [(0, 0), (100, 100), (192, 192)])):
+        measured.clear()
+        ppo = {**OVERRIDES["ppo"], "n_steps": 48}
+        folder = prepare(tmp_path / str(budget), bandit_experiment(budget, "ppo", ppo), "ppo")
+        assert execute(folder.path, NEVER) == FINISHED
+        assert [(step, at) for name, step, at in measured if name == "return"] == expected
+        assert [row.step for row in folder.read_rows() if row.metric == "return"] == [step for step, _ in expected]
+
+
 @pytest.mark.parametrize("base", OVERRIDES)
 def test_interrupted_runs_have_the_rows_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str) -> None:
     experiment = bandit_experiment(base=base, overrides=OVERRIDES[base])
@@ -169,15 +190,15 @@ def test_a_batched_task_is_evaluated_with_the_statistics_of_training(tmp_path: P
         return evaluate_policy(model, env, **kwargs)
 
     monkeypatch.setattr("benchmarks.measures.evaluate_policy", note)
-    metrics = (Metric("success", 200, 1),)
-    experiment = replace(maze_experiment(budget=200), task=Task("RPGPointPush-v0", "push"), metrics=metrics)
+    metrics = (Metric("success", 192, 1),)  # six rollouts
+    experiment = replace(maze_experiment(budget=192), task=Task("RPGPointPush-v0", "push"), metrics=metrics)
     experiment = replace(experiment, algorithms=(Algorithm("ppo", "ppo", OVERRIDES["ppo"]),), baseline="ppo")
     folder = prepare(tmp_path, experiment, "ppo")
     assert execute(folder.path, NEVER) == FINISHED
     assert len(values(folder, "success")) == len(seen) == 2
     training, evaluation = seen[-1]
     assert training is not evaluation and training.training and not evaluation.training
-    assert training.obs_rms.count > 190
+    assert training.obs_rms.count > 180
     np.testing.assert_array_equal(evaluation.obs_rms.mean, training.obs_rms.mean)
     np.testing.assert_array_equal(evaluation.obs_rms.var, training.obs_rms.var)
 
