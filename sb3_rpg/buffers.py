@@ -15,6 +15,8 @@ from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_rpg.compact import CompactReplayBuffer
+
 Observations = np.ndarray | dict[str, np.ndarray]
 
 
@@ -53,6 +55,18 @@ class EpisodeStartIndex:
     def __len__(self) -> int:
         return self._count
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the places that are not in use."""
+        order = (self._first + np.arange(self._count)) % len(self._places)
+        return {"capacity": len(self._places), "places": self._places[order]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "capacity" not in state:  # of an earlier version
+            self.__dict__.update(state)
+            return
+        self.__init__(state["capacity"])  # type: ignore[misc]
+        self.append(state["places"])
+
     def append(self, places: np.ndarray) -> None:
         """
         :param places: flat places (row * n_envs + env) of new starts
@@ -78,7 +92,7 @@ class EpisodeStartIndex:
         return self._places[(self._first + np.random.randint(0, self._count, size=batch_size)) % len(self._places)]
 
 
-class LatentBufferMixin(ReplayBuffer):
+class LatentBufferMixin(CompactReplayBuffer):
     """
     What the latent buffers add to SB3's: ``latents``, ``episode_starts`` and segments.
 

@@ -329,6 +329,43 @@ def test_saved_and_loaded_buffers_go_on_as_if_nothing_happened(kind: str, tmp_pa
         assert set(labels(buffer.sample_starts(100))) == {s for s in copy.stored if s[2] == 0}
 
 
+def contents(buffer: LatentBufferMixin) -> dict[str, Any]:
+    state = {name: value for name, value in vars(buffer).items() if name != "start_index"}
+    return {**state, "starts": buffer.start_index.sample(300).tolist()}
+
+
+@pytest.mark.parametrize("kind", ["vector", "dict"])
+@pytest.mark.parametrize("steps", [0, 7, 10, 27])
+def test_files_hold_what_is_stored_and_loaded_buffers_have_the_room_of_the_others(kind: str, steps: int) -> None:
+    collector = Collector(10, [(4, 3), (5,)], kind)
+    for _ in range(steps):
+        collector.step()
+    loaded: LatentBufferMixin = pickle.loads(pickle.dumps(collector.buffer))
+    np.random.seed(0)
+    expected = contents(collector.buffer)
+    np.random.seed(0)
+    np.testing.assert_equal(contents(loaded), expected)
+    large = Collector(200_000, [(4, 3), (5,)], kind)
+    for _ in range(7):
+        large.step()
+    assert len(pickle.dumps(large.buffer)) < 10_000
+    assert pickle.loads(pickle.dumps(large.buffer)).latents.shape == (200_000, 2, 2)
+    assert large.buffer.latents.shape == (200_000, 2, 2)
+
+
+def test_files_of_earlier_versions_are_loaded() -> None:
+    collector = filled(7)
+    buffer, index = collector.buffer, collector.buffer.start_index
+    old_index = index.__class__.__new__(index.__class__)
+    old_index.__setstate__(dict(vars(index)))
+    old = LatentReplayBuffer.__new__(LatentReplayBuffer)
+    old.__setstate__({**vars(buffer), "start_index": old_index})
+    np.random.seed(0)
+    expected = contents(buffer)
+    np.random.seed(0)
+    np.testing.assert_equal(contents(old), expected)
+
+
 @pytest.mark.parametrize("kind", ["vector", "dict"])
 @pytest.mark.parametrize("norm_reward", [True, False])
 def test_normalised_segments_are_those_that_vec_normalize_would_give(kind: str, norm_reward: bool) -> None:

@@ -155,6 +155,8 @@ def test_her_is_saved_and_loaded(tmp_path: Path) -> None:
     model.save_replay_buffer(tmp_path / "buffer")
     loaded = RPG.load(tmp_path / "model", env=model.get_env(), device="cpu")
     loaded.load_replay_buffer(tmp_path / "buffer", truncate_last_traj=False)
+    for name in ("ep_start", "ep_length", "rewards"):
+        assert np.array_equal(getattr(loaded.replay_buffer, name), getattr(model.replay_buffer, name))
     assert loaded.replay_buffer.size() == model.replay_buffer.size()
     loaded.learn(20, reset_num_timesteps=False)
     assert loaded.num_timesteps == 80

@@ -132,7 +132,7 @@ def test_replay_buffers_that_do_not_fit_are_refused_and_the_own_one_is_kept(tmp_
     save_to_pkl(file, ReplayBuffer(10, model.observation_space, model.action_space, n_envs=2))
     refused("is a ReplayBuffer, which holds no latents: it was saved by another algorithm")
     model.save_replay_buffer(file)
-    file.write_bytes(file.read_bytes()[:5000])
+    file.write_bytes(file.read_bytes()[:-50])
     refused(r"buffer\.pkl is not a complete replay buffer")
 
 

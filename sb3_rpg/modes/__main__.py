@@ -19,6 +19,7 @@ from stable_baselines3.common.utils import set_random_seed
 from sb3_rpg.modes import Mode, find_modes, latent_values, sample_latents, slice_latents
 from sb3_rpg.modes.pictures import SHOWN_MODES, mode_colors, return_figure, slice_figure, trajectory_figure
 from sb3_rpg.modes.tables import format_rows, latent_rows, mode_rows, write_rows
+from sb3_rpg.modes.trajectories import first_observation
 from sb3_rpg.modes.videos import film_latent, tile_films, write_video
 from sb3_rpg.modes.views import make_view, summary
 from sb3_rpg.zoo.agents import SavedAgent, find_agent
@@ -52,8 +53,7 @@ def show_modes(arguments: argparse.Namespace) -> None:
     agent, model = load(arguments)
     set_random_seed(arguments.seed)
     env = agent.make_env(min(arguments.n_envs, arguments.n_latents), arguments.seed)
-    start: Any = env.reset()
-    obs = {key: value[0] for key, value in start.items()} if isinstance(start, dict) else start[0]
+    obs = first_observation(env)
     latents = sample_latents(model, obs, arguments.n_latents)
     view = make_view(
         model, env, latents, arguments.descriptor, arguments.x, arguments.y, deterministic=not arguments.stochastic

@@ -9,7 +9,7 @@ do: each gets a trial, the better half of them another, and so on.
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_rpg.modes.choice import candidate_latents, latent_values
 from sb3_rpg.modes.clusters import Mode
-from sb3_rpg.modes.trajectories import Descriptor, Trajectory, roll_out
+from sb3_rpg.modes.trajectories import Descriptor, Trajectory, first_observation, roll_out
 
 if TYPE_CHECKING:
     from sb3_rpg.rpg import RPG
@@ -82,8 +82,7 @@ def adapt(
     dim = model.latent_space.dim
     if candidates is None:
         # The start of an episode is looked at, no step is taken
-        start: Any = vec_env.reset()
-        candidates = spread_latents(model, start, n_trials)
+        candidates = spread_latents(model, first_observation(vec_env), n_trials)
     candidates = np.asarray(candidates, dtype=np.float32)
     if candidates.ndim != 2 or candidates.shape[1] != dim or len(candidates) == 0:
         raise ValueError(f"`candidates` has the shape {candidates.shape}, expected (n, {dim})")

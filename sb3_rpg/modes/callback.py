@@ -8,11 +8,11 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, sync_envs_normalization
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, sync_envs_normalization, unwrap_vec_normalize
 
 from sb3_rpg.modes.choice import sample_latents
 from sb3_rpg.modes.clusters import Mode, diversity, effective_mode_count, find_modes, path_spread
-from sb3_rpg.modes.trajectories import Descriptor, Trajectory, roll_out
+from sb3_rpg.modes.trajectories import Descriptor, Trajectory, first_observation, roll_out
 from sb3_rpg.randomness import SeparateStream
 from sb3_rpg.saving import atomic_path
 
@@ -52,9 +52,11 @@ class ModesCallback(BaseCallback):
     :param picture: draw the paths
     :param dims: dimensions of the descriptor that the picture shows; a descriptor of one is shown over time
     :param maze: draw the walls of ``RPGMaze-v0`` (True), or with passages walled off (their list)
-    :param log_path: folder of ``modes.npz``, which gathers all evaluations; None: not written
+    :param log_path: folder of ``modes.npz``, which gathers all evaluations, those from before a run was resumed too; None: it
+        is not written
     :param verbose: 1: print counts and returns
-    :raises ValueError: if a number is below its minimum; when training starts, if the policy has no z
+    :raises ValueError: if a number is below its minimum; when training starts, if the policy has no z, or the file in
+        ``log_path`` is of other latents
     :raises ImportError: when training starts, if scikit-learn, or matplotlib for a picture, is missing
     """
 
@@ -97,6 +99,7 @@ class ModesCallback(BaseCallback):
             _check_installed("matplotlib")
         if self.log_path is not None:
             self.log_path.mkdir(parents=True, exist_ok=True)
+            self._read_history(self.log_path / "modes.npz")
 
     def _on_step(self) -> bool:
         if self.n_calls % self.eval_freq == 0:
@@ -105,13 +108,10 @@ class ModesCallback(BaseCallback):
 
     def evaluate(self) -> None:
         """Roll out, find modes, log and dump."""
-        if isinstance(self.eval_env, VecNormalize) or self.model.get_vec_normalize_env() is not None:
-            self._sync_normalization()
+        self._sync_normalization()
         # Made anew, the stream begins anew: the same draws at each evaluation
         with SeparateStream(self.model.device, numpy=True).active():
-            obs: Any = self.eval_env.reset()
-            first = {key: value[0] for key, value in obs.items()} if isinstance(obs, dict) else obs[0]
-            latents = sample_latents(self.model, first, self.n_latents)
+            latents = sample_latents(self.model, first_observation(self.eval_env), self.n_latents)
             self.trajectories = roll_out(self.model, self.eval_env, latents, self.descriptor, self.deterministic)
             self.modes = find_modes(self.trajectories)
         for name, value in self.measures().items():
@@ -162,12 +162,30 @@ class ModesCallback(BaseCallback):
         return trajectory_figure(timed, self.modes, labels=("step", "dimension 0"))
 
     def _sync_normalization(self) -> None:
+        training, evaluation = self.model.get_vec_normalize_env(), unwrap_vec_normalize(self.eval_env)
+        if training is None and evaluation is None:
+            return
         try:
+            assert training is not None and evaluation is not None
             sync_envs_normalization(self.training_env, self.eval_env)
         except (AttributeError, AssertionError) as error:
             raise ValueError(
                 "`eval_env` is not wrapped as the environment for training is: wrap it in the same layers, in the same order"
             ) from error
+
+    def _read_history(self, path: pathlib.Path) -> None:
+        """What a run that is gone on with has written before; a run that begins writes a new file, as SB3's callbacks do."""
+        if self.model.num_timesteps == 0 or self._history["timesteps"] or not path.is_file():
+            return
+        with np.load(path) as arrays:
+            before = arrays["timesteps"] <= self.model.num_timesteps
+            if arrays["latents"].shape[1:] != (self.n_latents, self.model.latent_space.dim):
+                raise ValueError(
+                    f"`log_path`: {path} holds evaluations of latents of the shape {arrays['latents'].shape[1:]}, not "
+                    f"{(self.n_latents, self.model.latent_space.dim)}: go on with that `n_latents`, or choose another folder"
+                )
+            for name, values in self._history.items():
+                values.extend(arrays[name][before])
 
     def _write(self, folder: pathlib.Path) -> None:
         numbers = np.zeros(len(self.trajectories), dtype=np.int64)

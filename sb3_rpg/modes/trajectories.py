@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 if TYPE_CHECKING:
     from sb3_rpg.rpg import RPG
@@ -18,7 +18,7 @@ class Trajectory(NamedTuple):
 
     #: z, (latent_dim,)
     latent: np.ndarray
-    #: where the episode went, as the descriptor tells, the start included, (T + 1, d)
+    #: where the episode went, as the descriptor tells, the start included, (T + 1, d); bytes of whole images, else float64
     path: np.ndarray
     #: (T, action_dim)
     actions: np.ndarray
@@ -38,6 +38,9 @@ def roll_out(
 ) -> list[Trajectory]:
     """
     One episode for each latent, as many at a time as there are environments. The environments are reset in between.
+
+    Steps are taken beneath a ``VecNormalize``, whose statistics stay as they are, so that paths and rewards are the
+    environment's own; what else is wrapped around it is left out.
 
     :param model: a trained model
     :param env: vectorised environment of any number of copies
@@ -62,27 +65,23 @@ def _roll_out_together(
     n, n_envs = len(latents), env.num_envs
     # Environments without a latent of their own repeat the last one; nothing of theirs is kept
     z = np.concatenate([latents, np.repeat(latents[-1:], n_envs - n, axis=0)])
-    normalizer = unwrap_vec_normalize(env)
-    obs: Any = env.reset()
-    raw = _original(normalizer, obs)
+    inner, normalize = beneath_normalization(env)
+    raw: Any = inner.reset()
     # Wrappers have a list of the same name, which stays empty
-    reset_infos = env.unwrapped.reset_infos
+    reset_infos = inner.unwrapped.reset_infos
     paths = [[_describe(descriptor, _at(raw, i), reset_infos[i])] for i in range(n)]
     actions: list[list[np.ndarray]] = [[] for _ in range(n)]
     rewards: list[list[float]] = [[] for _ in range(n)]
     success: list[bool | None] = [None] * n
     running = set(range(n))
     while running:
-        action, _ = model.predict(obs, z, deterministic=deterministic)
-        obs, reward, dones, infos = env.step(action)
-        raw, raw_rewards = _original(normalizer, obs), reward if normalizer is None else normalizer.get_original_reward()
+        action, _ = model.predict(normalize(raw), z, deterministic=deterministic)
+        raw, reward, dones, infos = inner.step(action)
         for i in sorted(running):
             final = infos[i].get("terminal_observation")
-            if final is not None and normalizer is not None:
-                final = normalizer.unnormalize_obs(final)
             paths[i].append(_describe(descriptor, _at(raw, i) if final is None else final, infos[i]))
             actions[i].append(np.ravel(action[i]))
-            rewards[i].append(float(raw_rewards[i]))
+            rewards[i].append(float(reward[i]))
             if dones[i]:
                 success[i] = bool(infos[i]["is_success"]) if "is_success" in infos[i] else None
                 running.discard(i)
@@ -91,8 +90,23 @@ def _roll_out_together(
     ]
 
 
-def _original(normalizer: VecNormalize | None, obs: Any) -> Any:
-    return obs if normalizer is None else normalizer.get_original_obs()
+def beneath_normalization(env: VecEnv) -> tuple[VecEnv, Callable[[Any], Any]]:
+    """
+    :param env: a vectorised environment
+    :return: what is beneath its ``VecNormalize``, and what makes a policy's input of an observation there, without moving the
+        statistics; the environment itself, and nothing, where it has none
+    """
+    normalizer = unwrap_vec_normalize(env)
+    return (env, lambda obs: obs) if normalizer is None else (normalizer.venv, normalizer.normalize_obs)
+
+
+def first_observation(env: VecEnv) -> Any:
+    """
+    :param env: a vectorised environment; it is reset
+    :return: the first observation of its first copy's episode, as a policy is given it
+    """
+    inner, normalize = beneath_normalization(env)
+    return _at(normalize(inner.reset()), 0)
 
 
 def _at(obs: Any, index: int) -> Any:
@@ -107,7 +121,9 @@ def _describe(descriptor: Descriptor | None, obs: Any, info: dict[str, Any]) -> 
     if callable(descriptor):
         return np.array(descriptor(obs, info), dtype=np.float64).ravel()
     parts = [np.ravel(obs[key]) for key in sorted(obs)] if isinstance(obs, dict) else [np.ravel(obs)]
-    flat = np.concatenate(parts).astype(np.float64)
+    flat = np.concatenate(parts)
+    if flat.dtype != np.uint8:  # of images, all states as numbers of eight bytes would not fit into memory
+        flat = flat.astype(np.float64)
     if descriptor is None:
         return flat
     indices = np.asarray(descriptor, dtype=np.int64)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_rpg.modes.trajectories import beneath_normalization
 
 if TYPE_CHECKING:
     from sb3_rpg.rpg import RPG
@@ -58,13 +60,13 @@ def film_latent(
     """
     if env.num_envs != 1:
         raise ValueError(f"`env` has {env.num_envs} copies; a film takes one")
-    normalizer: VecNormalize | None = unwrap_vec_normalize(env)
-    obs: Any = env.reset()
+    inner, normalize = beneath_normalization(env)
+    obs: Any = inner.reset()
     frames, every, step, total = [_shrunk(env, width)], 1, 0, 0.0
     while True:
-        action, _ = model.predict(obs, latent, deterministic=deterministic)
-        obs, reward, dones, infos = env.step(action)
-        total += float((reward if normalizer is None else normalizer.get_original_reward())[0])
+        action, _ = model.predict(normalize(obs), latent, deterministic=deterministic)
+        obs, reward, dones, infos = inner.step(action)
+        total += float(reward[0])
         step += 1
         if dones[0]:  # what is rendered now is the start of the next episode
             success = bool(infos[0]["is_success"]) if "is_success" in infos[0] else None

@@ -81,8 +81,30 @@ def test_statistics_of_vec_normalize_are_those_of_training_and_returns_stay_raw(
     own, seen = cast(RunningMeanStd, env.obs_rms), cast(RunningMeanStd, eval_env.obs_rms)
     assert np.array_equal(own.mean, seen.mean) and seen.count > 20
     assert [t.episode_return for t in callback.trajectories] == pytest.approx([28.0, 28.0])
-    with pytest.raises(ValueError, match="`eval_env` is not wrapped as the environment for training is"):
-        small_rpg(VecNormalize(labelled_vec_env(1))).learn(5, ModesCallback(labelled_vec_env(1), 2, picture=False))
+    for normalized, eval_normalized in ((True, False), (False, True)):
+        train_env, other = (
+            VecNormalize(labelled_vec_env(1)) if n else labelled_vec_env(1) for n in (normalized, eval_normalized)
+        )
+        with pytest.raises(ValueError, match="`eval_env` is not wrapped as the environment for training is"):
+            small_rpg(train_env).learn(5, ModesCallback(other, 2, picture=False))
+
+
+def test_a_resumed_run_adds_to_the_record_of_its_evaluations(tmp_path: Path) -> None:
+    def callback(n_latents: int = 4) -> ModesCallback:
+        return ModesCallback(make_vec_env(Fork, 2), 10, n_latents, log_path=tmp_path, picture=False)
+
+    model = small_rpg(make_vec_env(Fork, 1)).learn(20, callback())
+    for _ in range(2):  # the second as after a crash: from where the first one began
+        model.num_timesteps = 20
+        model.learn(20, callback(), reset_num_timesteps=False)
+        with np.load(tmp_path / "modes.npz") as log:
+            assert log["timesteps"].tolist() == [10, 20, 30, 40] and log["latents"].shape == (4, 4, 3)
+            assert log["returns"].shape == log["modes"].shape == log["successes"].shape == (4, 4)
+    with pytest.raises(ValueError, match=r"holds evaluations of latents of the shape \(4, 3\), not \(5, 3\)"):
+        model.learn(20, callback(5), reset_num_timesteps=False)
+    model.learn(10, callback(5))
+    with np.load(tmp_path / "modes.npz") as log:
+        assert log["timesteps"].tolist() == [10]
 
 
 def test_a_descriptor_of_one_dimension_is_drawn_over_time(tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import Any, cast
 
+import gymnasium as gym
 import numpy as np
 import pytest
-from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
+from gymnasium import spaces
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 
 from sb3_rpg.envs import MazeVecEnv
-from sb3_rpg.modes import roll_out, sample_latents
+from sb3_rpg.modes import Trajectory, path_spread, principal_paths, roll_out, sample_latents
 from tests.conftest import labelled_vec_env, small_rpg
 
 OBS = np.array([0.0, 1.0, 0.0], dtype=np.float32)
@@ -32,6 +36,51 @@ def test_episodes_of_different_lengths(kind: str, normalize: bool) -> None:
         assert np.allclose(steps, np.arange(n + 1), atol=1e-5)  # the final observation is the episode's own
         assert np.array_equal(t.rewards, np.arange(1, n + 1)) and t.episode_return == n * (n + 1) / 2
         assert t.actions.shape == (n, 2) and np.array_equal(t.latent, z) and t.success is None
+
+
+class Door(gym.Env):
+    """The hinge moves at the last step alone: no observation that statistics are made of shows it."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self.steps = 0
+        return np.zeros(2, dtype=np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        opened = self.steps == 4
+        return np.array([self.steps, float(opened)], dtype=np.float32), float(opened), opened, False, {}
+
+
+def test_what_only_the_last_step_shows_is_not_clipped_and_statistics_stay_as_they_are() -> None:
+    env = VecNormalize(DummyVecEnv([Door]))
+    model = small_rpg(env).learn(40)
+    statistics = cast(RunningMeanStd, env.obs_rms)
+    before = copy.deepcopy(statistics)
+    (trajectory,) = roll_out(model, env, np.zeros((1, 3)))
+    assert np.allclose(trajectory.path[:, 1], [0, 0, 0, 0, 1]) and trajectory.rewards.tolist() == [0, 0, 0, 1]
+    assert (statistics.mean == before.mean).all() and statistics.count == before.count
+    # The policy is given what it was trained on
+    z = np.zeros((1, 3), dtype=np.float32)
+    action, _ = model.predict(env.normalize_obs(np.array([[1.0, 0.0]])), z, deterministic=True)
+    assert np.allclose(trajectory.actions[1], action[0], atol=1e-5)
+
+
+def test_images_are_kept_as_bytes() -> None:
+    model = small_rpg(labelled_vec_env(space="image"), "CnnPolicy")
+    trajectories = roll_out(model, labelled_vec_env(2, space="image"), np.eye(3, dtype=np.float32))
+    assert trajectories[0].path.dtype == np.uint8 and trajectories[0].path.shape == (8, 36 * 36)
+    assert path_spread(trajectories) == pytest.approx(path_spread([_as_float(t) for t in trajectories]))
+    assert np.allclose(
+        principal_paths(trajectories).trajectories[0].path,
+        principal_paths([_as_float(t) for t in trajectories]).trajectories[0].path,
+    )
+
+
+def _as_float(trajectory: Trajectory) -> Trajectory:
+    return trajectory._replace(path=trajectory.path.astype(np.float64))
 
 
 def test_each_z_acts_in_its_own_episode() -> None:
