@@ -5,6 +5,7 @@ z is an input. Whoever acts chooses one at an episode's start (any draw of the l
 ``model.predict(obs, deterministic=True)[1][0]`` returns) and keeps it.
 """
 
+import importlib.util
 import pathlib
 import warnings
 from typing import Any
@@ -73,7 +74,7 @@ class ExportedPolicy(nn.Module):
             obs = self._normalize("obs", inputs[0])
         else:
             obs = {key: self._normalize(key, value) for key, value in zip(self.keys, inputs, strict=False)}
-        z = inputs[-1] if self.has_latent else inputs[0].flatten(1)[:, :0].float()
+        z = inputs[-1] if self.has_latent else inputs[0].reshape(inputs[0].shape[0], -1)[:, :0].float()
         scaled = self.actor(obs, z, deterministic=True).view(-1, *self.action_shape)
         return self.low + 0.5 * (scaled + 1.0) * (self.high - self.low)
 
@@ -121,7 +122,10 @@ def to_onnx(model: RPG, path: str | pathlib.Path, normalize: VecNormalize | None
     :param path: where to write the ``.onnx`` file
     :param normalize: the environment's observation normalisation becomes part of the network, if given
     :return: names of the inputs, in order; the output is ``action``
+    :raises ImportError: if the extra is missing
     """
+    if importlib.util.find_spec("onnxscript") is None:
+        raise ImportError('to_onnx needs onnxscript: pip install "sb3_rpg[export]"')
     module = ExportedPolicy(model, normalize).eval()
     model.policy.set_training_mode(False)
     inputs = module.example_inputs(model)

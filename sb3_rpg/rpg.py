@@ -243,6 +243,7 @@ class RPG(LatentTraining):
 
         #: what "auto" was resolved to
         self._automatic_train_freq: TrainFreq | None = None
+        self._own_diagnostics: DiagnosticsCallback | None = None
         self._n_model_updates = 0
         self.log_ent_coef = None
         self.ent_coef_optimizer = None
@@ -351,7 +352,10 @@ class RPG(LatentTraining):
         given = CallbackList(callback) if isinstance(callback, list) else callback
         own: list[BaseCallback] = [] if _contains(given, WorldModelCallback) else [WorldModelCallback()]
         if self.diagnostics and not _contains(given, DiagnosticsCallback):
-            own.append(DiagnosticsCallback())
+            # An alarm needs several measurements in a row, which may be of several calls of learn()
+            if self._own_diagnostics is None or self.num_timesteps == 0:
+                self._own_diagnostics = DiagnosticsCallback()
+            own.append(self._own_diagnostics)
         return super()._init_callback(own if given is None else [*own, given], progress_bar)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
@@ -380,7 +384,7 @@ class RPG(LatentTraining):
 
     def _excluded_save_params(self) -> list[str]:
         aliases = ["actor", "world_model", "world_model_target", "posterior", "metrics", "bonus"]
-        aliases += ["_autocast", "_twin"]
+        aliases += ["_autocast", "_twin", "_own_diagnostics"]
         return super()._excluded_save_params() + aliases
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

@@ -93,6 +93,21 @@ class LabelledEnv(gym.Env):
         return self._observation(), reward, ended and self.terminates, ended and not self.terminates, {}
 
 
+class Counter(LabelledEnv):
+    """Observations are the step's number: an integer, also the one that an episode ends with; or stacked vectors."""
+
+    def __init__(self, space: spaces.Space):
+        super().__init__()
+        self.observation_space = space
+
+    def _observation(self) -> Any:
+        if isinstance(self.observation_space, spaces.Box):
+            return np.full(self.observation_space.shape, self.step_number, dtype=np.float32)
+        if isinstance(self.observation_space, spaces.Dict):
+            return {"step": self.step_number, "label": super()._observation()}
+        return self.step_number
+
+
 def _make_labelled(**kwargs: Any) -> gym.Env:
     return Monitor(LabelledEnv(**kwargs))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_rpg import RPG
 from sb3_rpg.export import ExportedPolicy, to_onnx, to_torchscript
-from tests.conftest import labelled_vec_env, small_rpg
+from tests.conftest import Counter, labelled_vec_env, small_rpg
 
 POLICIES = {"vector": "MlpPolicy", "dict": "MultiInputPolicy", "image": "CnnPolicy"}
 
@@ -72,3 +73,22 @@ def test_onnx_is_predict(kind: str, latent: str, normalize: bool, tmp_path: Path
     for n in (5, 1):
         (actions,) = session.run(["action"], dict(zip(names, [value[:n] for value in inputs], strict=True)))
         assert np.allclose(actions, expected[:n], atol=1e-5)
+
+
+@pytest.mark.parametrize("latent", ["gaussian", "none"])
+def test_discrete_observations(latent: str, tmp_path: Path) -> None:
+    model = small_rpg(Counter(spaces.Discrete(8)), latent=latent).learn(20)
+    traced = to_torchscript(model, tmp_path / "policy")
+    obs, z = np.arange(5), np.ones((5, model.latent_space.dim), dtype=np.float32)
+    inputs = [th.as_tensor(obs), *([th.as_tensor(z)] if latent != "none" else [])]
+    expected = model.predict(obs, state=z, deterministic=True)[0]
+    assert np.allclose(traced(*inputs).detach().numpy(), expected, atol=1e-5)
+    assert np.allclose(traced(*[value[:2] for value in inputs]).detach().numpy(), expected[:2], atol=1e-5)
+
+
+def test_without_its_extra_onnx_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else find_spec(name))
+    with pytest.raises(ImportError, match=r'to_onnx needs onnxscript: pip install "sb3_rpg\[export\]"'):
+        to_onnx(small_rpg(), tmp_path / "policy.onnx")
+    assert list(tmp_path.iterdir()) == []

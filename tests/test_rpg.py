@@ -27,7 +27,7 @@ from torch import nn
 from sb3_rpg import RPG, Ramp, WorldModelCallback
 from sb3_rpg.intrinsic import RND
 from sb3_rpg.latents import LATENT_SPACES, CategoricalLatent, GaussianLatent
-from tests.conftest import SMALL, SMALL_POLICY, LabelledEnv, changed, labelled_vec_env, parameters_of, small_rpg
+from tests.conftest import SMALL, SMALL_POLICY, Counter, LabelledEnv, changed, labelled_vec_env, parameters_of, small_rpg
 
 # --------------------------------------------------------------------- learning
 
@@ -67,21 +67,6 @@ def test_a_latent_space_object_and_arguments_of_one() -> None:
 def test_pi_of_z_may_go_without_entropy(latent_ent_coef: Any) -> None:
     for latent in ("categorical", "mixed", "learned_gaussian"):
         assert small_rpg(latent=latent, latent_ent_coef=latent_ent_coef).learn(24)._n_updates > 0
-
-
-class Counter(LabelledEnv):
-    """Observations are the step's number: an integer, also the one that an episode ends with; or stacked vectors."""
-
-    def __init__(self, space: spaces.Space):
-        super().__init__()
-        self.observation_space = space
-
-    def _observation(self) -> Any:
-        if isinstance(self.observation_space, spaces.Box):
-            return np.full(self.observation_space.shape, self.step_number, dtype=np.float32)
-        if isinstance(self.observation_space, spaces.Dict):
-            return {"step": self.step_number, "label": super()._observation()}
-        return self.step_number
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,9 @@ class EpisodeReturns:
         self.finished: list[float] = []
         self._running = np.zeros(n_envs)
 
+    def __len__(self) -> int:
+        return len(self._running)
+
     def update(self, rewards: np.ndarray, dones: np.ndarray) -> None:
         """
         :param rewards: of one vector step, as the environment gave them, (n_envs,)
@@ -39,6 +42,12 @@ class EpisodeReturns:
         self._running += rewards
         self.finished.extend(self._running[dones].tolist())
         self._running[dones] = 0.0
+
+    def restart(self, starts: np.ndarray) -> None:
+        """
+        :param starts: True where an episode begins, which may follow a reset in the middle of one, (n_envs,)
+        """
+        self._running[starts] = 0.0
 
     def progress(self) -> float:
         """
@@ -52,9 +61,9 @@ class DiagnosticsCallback(BaseCallback):
     Measures what tells that training goes wrong, logs it as ``diagnostics/...``, and warns once of each failure
     (:class:`~sb3_rpg.diagnostics.TrainingWarning`), with the argument to change.
 
-    RPG adds one to every ``learn()`` by itself unless it was made with ``diagnostics=False``. To change an argument, pass one
-    among your callbacks. It draws from random streams of its own and changes no network: a run is the same, bit for bit, with
-    and without it.
+    RPG adds one to ``learn()`` by itself unless it was made with ``diagnostics=False``, the same one to each ``learn()`` that
+    goes on. To change an argument, pass one among your callbacks. It draws from random streams of its own and changes no
+    network: a run is the same, bit for bit, with and without it.
 
     :param every: updates of the world model between two measurements, so that their share of the time does not depend on how
         often is trained
@@ -76,11 +85,19 @@ class DiagnosticsCallback(BaseCallback):
         self.warned: set[str] = set()
         #: environment steps, and what was measured at them
         self.history: list[tuple[int, dict[str, float]]] = []
+        self._returns = EpisodeReturns(0)
 
     def _on_training_start(self) -> None:
         self._stream = SeparateStream(self.model.device, numpy=True)
-        self._returns = EpisodeReturns(self.model.n_envs)
-        self._last = self.model._n_model_updates
+        if len(self._returns) != self.model.n_envs:
+            self._returns = EpisodeReturns(self.model.n_envs)
+        assert self.model._last_episode_starts is not None
+        self._returns.restart(self.model._last_episode_starts)
+        self._last = self._due_before(self.model._n_model_updates)
+
+    def _due_before(self, n_updates: int) -> int:
+        # At multiples: a learn() of few updates, one of many, must not begin to count anew
+        return n_updates - n_updates % self.every
 
     def _on_step(self) -> bool:
         normalizer = self.model.get_vec_normalize_env()
@@ -93,7 +110,7 @@ class DiagnosticsCallback(BaseCallback):
         n_updates = self.model._n_model_updates
         if n_updates - self._last < self.every:
             return
-        self._last = n_updates
+        self._last = self._due_before(n_updates)
         start = time.perf_counter()
         with self._stream.active():
             measured = {**measure(self.model), "return_progress": self._returns.progress()}

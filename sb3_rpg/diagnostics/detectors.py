@@ -113,6 +113,9 @@ def _no_rise(rise: float, threshold: float = RISE) -> float:
 
 def _mode_collapse(measured: Measured) -> float:
     information, rise, progress = _get(measured, "information", "information_rise", "return_progress")
+    # Where pi(z|s1) is left with one z, as at the end of a falling `latent_target_entropy`, there is nothing to tell apart
+    if measured.get("posterior_bound_max", math.nan) < 2.0 * IGNORED:
+        return math.nan
     return _all_of(_below(information, IGNORED), _no_rise(rise, INFORMATION_RISE), _no_rise(progress))
 
 

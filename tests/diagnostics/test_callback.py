@@ -142,6 +142,29 @@ def test_when_it_measures(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(seen) == 6  # nothing is learned
 
 
+def test_calls_of_learn_that_go_on_are_one_run() -> None:
+    def finished(calls: int) -> tuple[list[tuple[int, dict[str, float]]], list[float]]:
+        model, callback = small_rpg(), DiagnosticsCallback(every=9)
+        for call in range(calls):
+            model.learn(60 // calls, callback, reset_num_timesteps=call == 0)
+        return callback.history, callback._returns.finished
+
+    (once, returns), (chunks, returns_of_chunks) = finished(1), finished(12)
+    assert [step for step, _ in once] == [step for step, _ in chunks] and len(once) == 5
+    assert returns == returns_of_chunks == [28.0] * 8
+    # Without one of the user's: RPG's own
+    model = small_rpg().learn(20)
+    first = model._own_diagnostics
+    assert first is not None and model.learn(20, reset_num_timesteps=False)._own_diagnostics is first
+    assert model.learn(20)._own_diagnostics is not first
+
+
+def test_an_episode_that_a_reset_cuts_off_does_not_count() -> None:
+    callback = DiagnosticsCallback()
+    small_rpg().learn(10, callback).learn(10, callback)
+    assert callback._returns.finished == [28.0, 28.0]
+
+
 def test_one_warning_a_failure_with_the_remedy() -> None:
     callback = DiagnosticsCallback(every=2, min_updates=0, failures=[ALWAYS])
     with pytest.warns(TrainingWarning) as caught:

@@ -64,6 +64,7 @@ def test_a_healthy_run_raises_none() -> None:
     [
         ("mode_collapse", {"return_progress": 1.0}),  # it is still getting better
         ("mode_collapse", {"information_rise": 0.1}),  # z is coming to be used
+        ("mode_collapse", {"posterior_bound_max": 0.1}),  # pi(z|s1) has settled on one z, as it was told to
         ("over_exploration", {"return_progress": 1.0}),
         ("over_exploration", {"share_extrinsic": 0.0}),  # nothing to exploit
         ("over_exploration", {"information": 0.05}),  # modes are not apart: the other failure
