@@ -95,19 +95,13 @@ class Results:
                     )
                 write_curve(self.folder / f"{label}.csv", rows)
             self._write_manifest()
-
-    def holds(self, spec: RunSpec, folder: RunFolder) -> bool:
-        """
-        :param spec: a run
-        :param folder: its files, finished
-        :return: whether it is what was published, not one before it with the same settings
-        """
-        published = dict(self.manifest["runs"].get(spec.label, {}).get(str(spec.seed), {}))
-        environment = self.manifest["environments"].get(published.pop("environment", None))
-        return (published, environment) == _record_of(folder)
+            for folder in finished:
+                folder.anew.unlink(missing_ok=True)
 
     def _note(self, spec: RunSpec, folder: RunFolder) -> None:
-        record, environment = _record_of(folder)
+        record = read_json(folder.finished)
+        environment = record.pop("environment")
+        record["settings"] = record.pop("fingerprint")
         environments = self.manifest["environments"]
         key = next((name for name, known in environments.items() if known == environment), None)
         if key is None:
@@ -134,14 +128,6 @@ class Results:
             content[table] = {key: value for key, value in sorted(self.manifest[table].items()) if key in keys}
         self.manifest = content
         write_json(self.folder / "manifest.json", content)
-
-
-def _record_of(folder: RunFolder) -> tuple[dict[str, Any], Any]:
-    """What the manifest says of a finished run, and the environment that it was made in."""
-    record = read_json(folder.finished)
-    environment = record.pop("environment")
-    record["settings"] = record.pop("fingerprint")
-    return record, environment
 
 
 def thin(rows: Sequence[Row], limit: int = MAX_ROWS) -> list[Row]:
@@ -221,6 +207,6 @@ def unpublished(results: Results, folders: Iterable[RunFolder]) -> list[RunFolde
     for folder in folders:
         if folder.is_finished():
             spec, _ = folder.read_spec()
-            if not results.holds(spec, folder):
+            if folder.anew.is_file() or results.fingerprint_of(spec.label, spec.seed) != spec.fingerprint():
                 found.append(folder)
     return found

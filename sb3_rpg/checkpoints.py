@@ -174,9 +174,9 @@ class RunCheckpointCallback(BaseCallback):
 
     def _write(self) -> None:
         newest = latest_checkpoint(self.folder)
-        if newest != self._newest:
+        if newest is not None and (self._newest is None or newest.stem > self._newest.stem):
             raise ValueError(
-                f"`folder`={str(self.folder)!r} holds {newest and newest.name}, the last that this run knows of is "
+                f"`folder`={str(self.folder)!r} holds {newest.name}, the last that this run knows of is "
                 f"{self._newest and self._newest.name}: another run writes there; give each run a folder of its own"
             )
         self._last_save, self._saved = self.model.num_timesteps, True

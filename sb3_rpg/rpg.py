@@ -353,8 +353,7 @@ class RPG(LatentTraining):
         own: list[BaseCallback] = [] if _contains(given, WorldModelCallback) else [WorldModelCallback()]
         if self.diagnostics and not _contains(given, DiagnosticsCallback):
             # An alarm needs several measurements in a row, which may be of several calls of learn()
-            if self._own_diagnostics is None or self.num_timesteps == 0:
-                self._own_diagnostics = DiagnosticsCallback()
+            self._own_diagnostics = self._own_diagnostics or DiagnosticsCallback()
             own.append(self._own_diagnostics)
         return super()._init_callback(own if given is None else [*own, given], progress_bar)
 

@@ -13,6 +13,8 @@ from sb3_rpg.policies import RPGPolicy
 from sb3_rpg.updates import update_actor
 from tests.conftest import parameters_of
 from tests.single_updates import (
+    CPU,
+    DIM,
     STATE,
     actor_step,
     fp32,
@@ -160,3 +162,38 @@ def test_q_is_regressed_on_the_value_estimate_of_each_category(latent: str) -> N
     params = policy.actor.latent_params(policy.world_model.encoder(batch.observations))
     assert params is not None
     assert th.allclose(params[:, :n].mean(dim=0), 0.9 * th.tensor(values), atol=0.3)
+
+
+def test_z_of_starts_is_drawn_and_its_entropy_measured_at_the_temperature() -> None:
+    policy = make_policy("categorical")
+    head: Any = policy.actor.latent_head
+    with th.no_grad():
+        head[-1].weight.zero_()
+        head[-1].bias.copy_(th.arange(DIM, dtype=th.float32))
+    seen: list[th.Tensor] = []
+    act = policy.actor.act
+
+    def watched(states: th.Tensor, z: th.Tensor, *args: Any) -> Any:
+        seen.append(z)
+        return act(states, z, *args)
+
+    policy.actor.act = watched  # type: ignore[method-assign]
+    batch = make_batch(policy, 4000, 2000)
+    metrics, _ = update_actor(fp32(policy), batch, make_settings(latent_ent_coef=0.5))
+    probabilities = th.softmax(th.arange(DIM) / 0.5, dim=0)
+    assert th.allclose(seen[0][:2000].mean(dim=0), probabilities, atol=0.05)  # four standard errors at most
+    assert th.equal(seen[0][2000:], batch.latents[2000:])
+    entropy = -(probabilities * probabilities.log()).sum()
+    assert metrics["latent_entropy"].item() == pytest.approx(entropy.item(), abs=1e-4)
+
+
+def test_the_entropy_of_z_that_is_measured_is_that_of_starts() -> None:
+    policy = make_policy("categorical")
+    head: Any = policy.actor.latent_head
+    nn.init.normal_(head[-1].weight)
+    batch = make_batch(policy, 40, 10)
+    params = policy.actor.latent_params(policy.world_model.encoder(batch.observations))
+    entropies = policy.latent_space.entropy(40, params, 0.3, CPU)
+    metrics, _ = update_actor(fp32(policy), batch, make_settings(latent_ent_coef=0.3))
+    assert metrics["latent_entropy"].item() == pytest.approx(entropies[:10].mean().item(), abs=1e-4)
+    assert abs(entropies[:10].mean() - entropies.mean()) > 1e-3

@@ -128,6 +128,12 @@ def test_both_updates_learn_from_relabelled_latents(monkeypatch: pytest.MonkeyPa
     half = len(batches[-1].latents) // 2
     expected = [False] * half + [True] * half
     assert is_stored(batches[-1].latents) == is_stored(model._sample_segments()[0].latents) == expected
+    # By default, a share that grows with the episodes' length: here a quarter of their share of 1000 steps
+    model = small_rpg(LabelledEnv(lengths=(250,)), batch_size=16).learn(300)
+    stored = model.replay_buffer
+    known = th.as_tensor(stored.latents[: stored.size()]).flatten(0, 1)
+    n_drawn = round(16 * 0.5 * stored.mean_episode_length / 1000.0)
+    assert n_drawn == 1 and is_stored(model._sample_segments()[0].latents) == [False] * n_drawn + [True] * (16 - n_drawn)
 
 
 @pytest.mark.parametrize("n_drawn", [1, 2, 4])

@@ -329,6 +329,19 @@ def test_saved_and_loaded_buffers_go_on_as_if_nothing_happened(kind: str, tmp_pa
         assert set(labels(buffer.sample_starts(100))) == {s for s in copy.stored if s[2] == 0}
 
 
+@pytest.mark.parametrize("steps", [7, 10, 23])
+def test_stored_steps_come_in_order_also_around_the_ring(steps: int) -> None:
+    collector = Collector(10, [(4, 3), (5,)])
+    for _ in range(steps):
+        collector.step()
+    found = list(collector.buffer.steps_in_order())
+    assert len(found) == min(steps, 10)
+    for (rewards, dones, starts), row in zip(found, collector.history[-10:], strict=True):
+        assert starts.tolist() == [step.start for step in row]
+        assert dones.astype(bool).tolist() == [step.terminated or step.truncated for step in row]
+        assert np.array_equal(rewards, collector.transition(row)[3])
+
+
 def contents(buffer: LatentBufferMixin) -> dict[str, Any]:
     state = {name: value for name, value in vars(buffer).items() if name != "start_index"}
     return {**state, "starts": buffer.start_index.sample(300).tolist()}

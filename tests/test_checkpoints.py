@@ -17,7 +17,7 @@ import pytest
 import torch as th
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import VecCheckNan, VecEnv, VecFrameStack, VecMonitor, VecNormalize
 
 from sb3_rpg import RPG, RunCheckpointCallback, latest_checkpoint, load_checkpoint
 from sb3_rpg.checkpoints import write_checkpoint
@@ -27,10 +27,12 @@ from tests.conftest import labelled_vec_env, small_rpg
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def maze(normalize: str = "") -> VecEnv:
-    """``normalize``: "" nothing, "all", or "reward" alone."""
+def maze(layers: str = "") -> VecEnv:
+    """``layers``: "" nothing more, "all" is normalised, or the "reward" alone, or observations are "stacked"."""
     env: VecEnv = VecMonitor(MazeVecEnv(3, start_noise=0.5))
-    return VecNormalize(env, norm_obs=normalize == "all") if normalize else env
+    if layers == "stacked":
+        return VecCheckNan(VecFrameStack(env, 2), raise_exception=True)
+    return VecNormalize(env, norm_obs=layers == "all") if layers else env
 
 
 def everything(model: Any) -> dict[str, np.ndarray]:
@@ -72,20 +74,21 @@ def environment() -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("normalize", "arguments"),
+    ("layers", "arguments"),
     [
         ("", {}),
         ("all", {"latent": "categorical"}),
+        ("stacked", {}),
         ("reward", {"plan_every": 3, "precision": "bf16", "ent_coef": 0.1}),
     ],
 )
-def test_a_new_process_goes_on_bit_for_bit(normalize: str, arguments: dict[str, Any], tmp_path: Path) -> None:
-    model = small_rpg(maze(normalize), **arguments).learn(200)
+def test_a_new_process_goes_on_bit_for_bit(layers: str, arguments: dict[str, Any], tmp_path: Path) -> None:
+    model = small_rpg(maze(layers), **arguments).learn(200)
     path = write_checkpoint(tmp_path, model, extra={"note": 1})
     model.learn(130, reset_num_timesteps=False)
     result = tmp_path / "result.npz"
     subprocess.run(
-        [sys.executable, "-c", TRAIN, str(path), "130", str(result), normalize], check=True, env=environment(), cwd=ROOT
+        [sys.executable, "-c", TRAIN, str(path), "130", str(result), layers], check=True, env=environment(), cwd=ROOT
     )
     expected = everything(model)
     assert expected["model.num_timesteps"] >= 330 and expected["model._n_updates"] > 50
@@ -183,6 +186,17 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="holds 000000000030, the last that this run knows of is None: another run writes"):
         small_rpg(maze()).learn(60, [Meanwhile(), RunCheckpointCallback(tmp_path, 30)])
+
+
+def test_checkpoints_may_be_moved_away(tmp_path: Path) -> None:
+    class Away(BaseCallback):
+        def _on_step(self) -> bool:
+            if self.num_timesteps == 45:
+                (tmp_path / "000000000030").rename(tmp_path / "kept")
+            return True
+
+    small_rpg(maze()).learn(60, [Away(), RunCheckpointCallback(tmp_path, 30)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000000060", "kept"]
 
 
 def test_another_run_does_not_take_the_place_of_one_that_is_further_on(tmp_path: Path) -> None:

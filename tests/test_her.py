@@ -25,12 +25,13 @@ class GoalEnv(gym.Env):
     0 at the goal, else -1, less the number in ``info``.
     """
 
-    def __init__(self, env_id: int = 0, length: int = 6, penalty: float = 0.0):
+    def __init__(self, env_id: int = 0, length: int = 6, penalty: float = 0.0, penalty_of_env: float = 0.0):
         goal = spaces.Box(-1e4, 1e4, (2,), np.float32)
         observation = spaces.Box(-1e4, 1e4, (3,), np.float32)
         self.observation_space = spaces.Dict(observation=observation, achieved_goal=goal, desired_goal=goal)
         self.action_space = spaces.Box(-1, 1, (2,), np.float32)
-        self.env_id, self.length, self.penalty, self.episode, self.count = env_id, length, penalty, -1, 0
+        self.env_id, self.length, self.episode, self.count = env_id, length, -1, 0
+        self.penalty = penalty + env_id * penalty_of_env
 
     def _obs(self) -> dict[str, np.ndarray]:
         return {
@@ -118,6 +119,11 @@ def test_before_the_first_episode_has_ended_goals_stay() -> None:
 def test_infos_reach_compute_reward_when_they_are_copied() -> None:
     model = her(env_kwargs={"penalty": 3.0}, replay_buffer_kwargs={"copy_info_dict": True}).learn(60)
     assert set(model.replay_buffer.sample_segments(100, 2).rewards.flatten().tolist()) == {-4.0, -3.0}
+    # Each environment's own
+    segments: Any = her(env_kwargs={"penalty_of_env": 10.0}, replay_buffer_kwargs={"copy_info_dict": True}).learn(60)
+    segments = segments.replay_buffer.sample_segments(100, 2)
+    penalty = 10.0 * segments.observations["observation"][:, 0]
+    assert set((segments.rewards + penalty).flatten().tolist()) == {-1.0, 0.0} and penalty.max() == 10.0
 
 
 def test_imagined_steps_start_from_new_goals_too_and_are_normalised() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 from torch import nn
 
 from sb3_rpg.latents import LATENT_SPACES, make_latent_space
@@ -434,3 +435,22 @@ def test_posteriors_baseline_depends_on_z_alone_and_leaves_a_blind_posterior_not
         for parameter in posterior.net.parameters():
             nn.init.zeros_(parameter)
         assert th.allclose(posterior.reward(states, actions, z, baseline=True), th.zeros(3, 5), atol=1e-5)
+
+
+def test_arguments_reach_all_networks() -> None:
+    policy = RPGPolicy(
+        spaces.Box(0, 255, (3, 36, 36), np.uint8),
+        ACT,
+        lambda _: 1e-3,
+        make_latent_space("gaussian", DIM),
+        **{**SMALL_POLICY, "std_scale": 0.7, "activation_fn": nn.Tanh},
+        features_extractor_class=NatureCNN,
+        normalize_images=False,
+    )
+    assert float(policy.actor.action_head.log_std_scale) == pytest.approx(math.log(0.7))
+    world = policy.world_model
+    networks: list[Any] = [policy.posterior.net, world.decoder, world.values, world.reward, world.encoder]
+    for network in networks:
+        kinds = {type(layer) for layer in network.modules() if not isinstance(layer, nn.Sequential)}
+        assert nn.Tanh in kinds
+    assert not world.encoder.normalize_images and not policy.world_model_target.encoder.normalize_images

@@ -110,6 +110,10 @@ def test_action_noise_is_added_in_the_scaled_space_and_clipped(n_envs: int) -> N
     assert np.allclose(acted[:, 0], 6.0)
 
 
+def test_the_target_entropy_counts_all_dimensions_of_an_action() -> None:
+    assert small_rpg(LabelledEnv(action_shape=(2, 3))).target_entropy == -6.0
+
+
 # ---------------------------------------------------- several calls of learn()
 
 
@@ -153,6 +157,8 @@ def test_stopping_within_or_at_the_end_of_an_episode_and_going_on_mixes_no_episo
     env: VecEnv = labelled_vec_env(1, lengths=(5,))
     model = small_rpg(VecNormalize(env) if normalize else env)
     model.learn(100, callback=StopAt(step))
+    # What SB3 notes of an episode is not lost either
+    assert [info["l"] for info in model.ep_info_buffer or ()] == [5] * (step // 5)
     model.learn(12, reset_num_timesteps=False)
     check_latents(model)
 

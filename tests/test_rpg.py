@@ -324,7 +324,7 @@ def test_by_default_pi_of_z_keeps_nine_tenths_of_its_most_entropy() -> None:
         return model.latent_space.entropy(64, params, temperature, model.device).mean().item()
 
     most = math.log(small_rpg(latent="categorical").latent_space.dim)
-    assert entropy() == pytest.approx(0.9 * most, abs=0.2 * most)
+    assert 0.7 * most < entropy() < 0.95 * most
     assert entropy(latent_ent_coef=1.0) < 0.1 * most
 
 

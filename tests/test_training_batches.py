@@ -12,6 +12,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_rpg import RPG
 from sb3_rpg.batches import PolicyBatch, take_steps
+from sb3_rpg.policies import PlanningConfig
+from sb3_rpg.reward_scaling import ReturnScaler
 from sb3_rpg.updates import update_actor
 from tests.conftest import LabelledEnv, labelled_vec_env, small_rpg
 
@@ -36,6 +38,50 @@ def test_the_reward_that_is_learned_is_scaled_extrinsic_reward_plus_bonus(head_s
     plain = small_rpg(reward_scale=3.0, intrinsic_reward=None, head_steps=head_steps).learn(10)
     segments, rewards, steps = plain._sample_segments()
     assert th.equal(rewards, 3.0 * take_steps(segments.rewards, steps))
+
+
+def test_arguments_reach_the_updates_and_plans() -> None:
+    arguments: dict[str, Any] = {
+        "gamma": 0.7,
+        "horizon": 4,
+        "target_horizon": 2,
+        "value_weight_decay": 0.5,
+        "max_grad_norm": 3.0,
+        "entropy_in_target": True,
+        "posterior_baseline": False,
+        "loss_weights": {"consistency": 3.0, "reward": 4.0, "value": 5.0, "termination": 6.0},
+        "beta": 0.3,
+        "ent_coef": 0.2,
+        "latent_ent_coef": 0.4,
+    }
+    model = small_rpg(**arguments, plan_horizon=2)
+    settings = model.update_settings()._asdict()
+    assert {name: settings[name] for name in arguments} == arguments and not settings["model_terminations"]
+    assert model.planning_config(3) == PlanningConfig(3, 2, 0.7, 0.5, False)
+
+
+def test_the_bonus_learns_from_batches_of_its_own_size() -> None:
+    model = small_rpg(intrinsic_batch_size=5).learn(12)
+    sizes: list[int] = []
+    assert model.bonus is not None
+    update = model.bonus.update
+
+    def spy(obs: th.Tensor, actions: th.Tensor, next_obs: th.Tensor) -> Any:
+        sizes.append(len(obs))
+        return update(obs, actions, next_obs)
+
+    model.bonus.update = spy  # type: ignore[method-assign, assignment]
+    model.learn(3, reset_num_timesteps=False)
+    assert sizes == [5, 5, 5]
+
+
+def test_returns_that_scale_rewards_do_not_run_across_a_reset() -> None:
+    model = small_rpg(LabelledEnv(lengths=(50,), reward=100.0)).learn(20).learn(20)
+    expected = ReturnScaler()
+    for step in range(40):
+        start = np.array([step in (0, 20)])
+        expected.update(np.array([100.0 * (step % 20 + 1)]), np.array([False]), model.gamma, start)
+    assert model._return_scaler.factor == pytest.approx(expected.factor) and expected.factor < 0.5
 
 
 def test_automatic_reward_scale_follows_the_returns() -> None:

@@ -79,16 +79,21 @@ class DiagnosticsCallback(BaseCallback):
         super().__init__(verbose)
         if every < 1:
             raise ValueError(f"`every` must be at least 1, got {every}; RPG(..., diagnostics=False) switches diagnostics off")
-        self.every = every
-        self.detectors = [Detector(failure, min_updates) for failure in failures]
+        self.every, self.min_updates, self.failures = every, min_updates, tuple(failures)
+        self._forget()
+
+    def _forget(self) -> None:
+        self.detectors = [Detector(failure, self.min_updates) for failure in self.failures]
         #: kinds of the failures that were warned of
         self.warned: set[str] = set()
-        #: environment steps, and what was measured at them
+        #: environment steps, and what was measured at them, since the run's beginning
         self.history: list[tuple[int, dict[str, float]]] = []
         self._returns = EpisodeReturns(0)
 
     def _on_training_start(self) -> None:
         self._stream = SeparateStream(self.model.device, numpy=True)
+        if self.model.num_timesteps == 0:
+            self._forget()
         if len(self._returns) != self.model.n_envs:
             self._returns = EpisodeReturns(self.model.n_envs)
         assert self.model._last_episode_starts is not None
@@ -104,6 +109,10 @@ class DiagnosticsCallback(BaseCallback):
         rewards = self.locals["rewards"] if normalizer is None else normalizer.get_original_reward()
         self._returns.update(rewards, self.locals["dones"])
         return True
+
+    def _on_training_end(self) -> None:
+        # What learn() knew last, the replay buffer among it, must not live as long as the model
+        self.locals, self.globals = {}, {}
 
     def _on_rollout_end(self) -> None:
         # All that was collected is stored, and the world model has learned from it

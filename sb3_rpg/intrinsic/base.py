@@ -1,5 +1,6 @@
 """The interface of an intrinsic reward: a measure of novelty, trained beside the agent and asked when a batch is sampled."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -65,7 +66,8 @@ class IntrinsicReward(nn.Module, ABC):
     ) -> None:
         super().__init__()
         require_number("scale", scale, lambda x: True, "other than inf and nan, the weight of the bonus")
-        require_number("clip", clip, lambda x: x > 0, "above 0, in standard deviations")
+        if clip != math.inf:  # which clips nothing
+            require_number("clip", clip, lambda x: x > 0, "above 0, in standard deviations")
         require_number("learning_rate", learning_rate, lambda x: x > 0, "above 0")
         require_integer("warmup_updates", warmup_updates, 0)
         self.observation_space = observation_space

@@ -18,7 +18,7 @@ class Trajectory(NamedTuple):
 
     #: z, (latent_dim,)
     latent: np.ndarray
-    #: where the episode went, as the descriptor tells, the start included, (T + 1, d); bytes of whole images, else float64
+    #: where the episode went, as the descriptor tells, the start included, (T + 1, d), float64; bytes of images as a whole
     path: np.ndarray
     #: (T, action_dim)
     actions: np.ndarray
@@ -122,11 +122,10 @@ def _describe(descriptor: Descriptor | None, obs: Any, info: dict[str, Any]) -> 
         return np.array(descriptor(obs, info), dtype=np.float64).ravel()
     parts = [np.ravel(obs[key]) for key in sorted(obs)] if isinstance(obs, dict) else [np.ravel(obs)]
     flat = np.concatenate(parts)
-    if flat.dtype != np.uint8:  # of images, all states as numbers of eight bytes would not fit into memory
-        flat = flat.astype(np.float64)
     if descriptor is None:
-        return flat
+        # Of images, all states as numbers of eight bytes would not fit into memory
+        return flat if flat.dtype == np.uint8 else flat.astype(np.float64)
     indices = np.asarray(descriptor, dtype=np.int64)
     if indices.size == 0 or indices.min() < -len(flat) or indices.max() >= len(flat):
         raise ValueError(f"`descriptor`={list(descriptor)} names entries outside of the observation, which has {len(flat)}")
-    return flat[indices]
+    return flat[indices].astype(np.float64)

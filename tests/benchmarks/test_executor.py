@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,8 @@ from benchmarks.bootstrap import ROOT
 from benchmarks.display import Display, duration, progress_cells
 from benchmarks.engines import LocalEngine, RayEngine, make_engine
 from benchmarks.executor import ALL_FINISHED, INTERRUPTED, SOME_FAILED, Executor
-from benchmarks.results import read_curve
+from benchmarks.grid import reconcile
+from benchmarks.results import Results, read_curve
 from benchmarks.runs import Row, RunFolder, locked, read_json, write_json
 from benchmarks.worker import BUSY, FINISHED, STOPPED, WorkerOptions
 from sb3_rpg.checkpoints import latest_checkpoint
@@ -106,9 +107,17 @@ def test_what_was_made_again_and_not_published_is_published_by_the_next_command(
     engine = FakeEngine()
     assert Executor(plan, engine, NEVER).execute() == ALL_FINISHED
     (spec, folder), *_ = plan.folders()
-    write_finished(folder, spec, [Row("coverage", 0, 0.01), Row("coverage", 400, 0.9)], started="later")
+    reconcile(plan, "error", again=True)
+    write_finished(folder, spec, [Row("coverage", 0, 0.01), Row("coverage", 400, 0.9)])
     assert Executor(plan, engine, NEVER).execute() == ALL_FINISHED
     assert len(engine.started) == 1 and read_curve(plan.results / "rpg.csv")[0][-1].value == 0.9
+    # What was made anew elsewhere since, and pulled, is not replaced by what lies here
+    elsewhere = replace(plan, work=tmp_path / "elsewhere")
+    (_, newer), *_ = elsewhere.folders()
+    write_finished(newer, spec, [Row("coverage", 0, 0.01), Row("coverage", 400, 0.7)], hours=9.0)
+    Results(plan.results).publish([newer], tmp_path / "lock")
+    assert Executor(plan, engine, NEVER).execute() == ALL_FINISHED
+    assert len(engine.started) == 1 and read_curve(plan.results / "rpg.csv")[0][-1].value == 0.7
 
 
 @posix

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gc
+import math
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +131,41 @@ def test_the_block_is_the_newest_steps_in_order_with_their_ends_also_around_the_
     assert th.equal(newest.latents[0], block.steps.latents.view(12, 2, 3)[-1, 0])
 
 
+def test_steps_are_measured_as_they_are_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = VecNormalize(labelled_vec_env(1, reward=100.0))
+    model = small_rpg(env, reward_scale=3.0).learn(40)
+    assert model.bonus is not None
+    seen: list[th.Tensor] = []
+    bonus = model.bonus.bonus
+
+    def watched(obs: th.Tensor, actions: th.Tensor, next_obs: th.Tensor) -> th.Tensor:
+        seen.extend([obs, next_obs])
+        return bonus(obs, actions, next_obs)
+
+    monkeypatch.setattr(model.bonus, "bonus", watched)
+    rows = np.arange(5, 20)
+    steps = stored_steps(model, rows, np.zeros(15, dtype=int))
+    buffer = model.replay_buffer
+    assert np.array_equal(seen[0].numpy(), buffer.observations[rows, 0])
+    assert np.array_equal(seen[1].numpy(), buffer.next_observations[rows, 0])
+    assert np.allclose(steps.extrinsic.numpy(), 3.0 * env.normalize_reward(buffer.rewards[rows, 0]), rtol=1e-5)
+    observations: Any = steps.observations
+    expected: Any = env.normalize_obs(buffer.observations[rows, 0])
+    assert np.allclose(observations.numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("latent", ["gaussian", "categorical"])
+def test_demonstrations_are_measured(latent: str) -> None:
+    teacher, student = small_rpg(latent="none").learn(60), small_rpg(latent=latent)
+    stored = teacher.replay_buffer
+    for row in range(60):
+        step = (stored.observations, stored.next_observations, stored.actions, stored.rewards, stored.dones)
+        student.replay_buffer.add(*(array[row] for array in step), [{}])
+    student.train_world_model(3)
+    found = measure(student)
+    assert all(math.isfinite(found[name]) for name in ("information", "share_posterior", "value", "value_bias"))
+
+
 def test_when_it_measures(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
@@ -154,14 +192,27 @@ def test_calls_of_learn_that_go_on_are_one_run() -> None:
     assert returns == returns_of_chunks == [28.0] * 8
     # Without one of the user's: RPG's own
     model = small_rpg().learn(20)
-    first = model._own_diagnostics
-    assert first is not None and model.learn(20, reset_num_timesteps=False)._own_diagnostics is first
-    assert model.learn(20)._own_diagnostics is not first
+    own = model._own_diagnostics
+    assert own is not None and own._returns.finished == [28.0, 28.0]
+    model.learn(20, reset_num_timesteps=False)
+    assert model._own_diagnostics is own and own._returns.finished == [28.0] * 5
+    model.learn(20)
+    assert own._returns.finished == [28.0, 28.0], "another run"
+
+
+def test_it_does_not_keep_alive_what_the_model_gives_up() -> None:
+    model = small_rpg().learn(20)
+    buffer = weakref.ref(model.replay_buffer)
+    model.replay_buffer = None  # type: ignore[assignment]
+    gc.collect()
+    assert buffer() is None
 
 
 def test_an_episode_that_a_reset_cuts_off_does_not_count() -> None:
     callback = DiagnosticsCallback()
-    small_rpg().learn(10, callback).learn(10, callback)
+    model = small_rpg().learn(10, callback)
+    model.set_env(LabelledEnv())
+    model.learn(10, callback, reset_num_timesteps=False)
     assert callback._returns.finished == [28.0, 28.0]
 
 

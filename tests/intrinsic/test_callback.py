@@ -172,6 +172,23 @@ def test_one_update_per_vector_step_unless_told_otherwise(
     assert intrinsic_reward_of(model).n_updates == expected
 
 
+def test_updates_are_told_the_sizes_of_batch_and_memory() -> None:
+    model = SAC(
+        "MlpPolicy", "Pendulum-v1", replay_buffer_class=IntrinsicReplayBuffer, replay_buffer_kwargs=INTRINSIC, **small()
+    )
+    calls: list[tuple[int, int | None]] = []
+    buffer: Any = model.replay_buffer
+    update = buffer.update_intrinsic_reward
+
+    def watched(batch_size: int = 512, memory_size: int | None = None) -> Any:
+        calls.append((batch_size, memory_size))
+        return update(batch_size, memory_size)
+
+    buffer.update_intrinsic_reward = watched
+    train(model, 30, memory_size=20)
+    assert set(calls) == {(32, 20)}
+
+
 @pytest.mark.parametrize("kwargs", [{"buffer_size": 20}, {"memory_size": 20}])
 def test_training_starts_where_a_whole_batch_will_never_be_there(kwargs: dict[str, int]) -> None:
     model = SAC(

@@ -64,6 +64,7 @@ def test_bonus_is_scale_times_the_clipped_normalised_error() -> None:
     errors = rnd.errors(*transitions).detach().numpy()
     mean, std = rnd.statistics.mean.numpy(), np.sqrt(rnd.statistics.variance.numpy())
     expected = 0.3 * np.clip((errors - mean) / std, -1.5, 1.5)
+    assert make_rnd(clip=float("inf")).clip == float("inf")
     bonus = rnd.bonus(*transitions)
     np.testing.assert_allclose(bonus.numpy(), expected, rtol=1e-5, atol=1e-6)
     assert bonus.max().item() == pytest.approx(0.3 * 1.5)

@@ -71,6 +71,7 @@ def test_the_same_latents_at_each_evaluation_are_recorded_with_their_returns_and
     measures = callback.measures()
     assert measures["effective_count"] == effective_mode_count(callback.modes)
     returns = [t.episode_return for t in callback.trajectories]
+    assert measures["worst_return"] == min(returns) < max(returns)
     assert measures["best_return"] == max(returns) and measures["mean_return"] == pytest.approx(np.mean(returns))
 
 
@@ -87,6 +88,20 @@ def test_statistics_of_vec_normalize_are_those_of_training_and_returns_stay_raw(
         )
         with pytest.raises(ValueError, match="`eval_env` is not wrapped as the environment for training is"):
             small_rpg(train_env).learn(5, ModesCallback(other, 2, picture=False))
+
+
+def test_actions_are_sampled_where_asked() -> None:
+    model = small_rpg(make_vec_env(Fork, 1))
+    for deterministic in (True, False):
+        callback = ModesCallback(make_vec_env(Fork, 1), 10, 2, deterministic=deterministic, picture=False)
+        model.learn(10, callback)
+        (first, second), z = callback.trajectories, callback.trajectories[0].latent
+        modes = [
+            model.predict(np.zeros((1, 2), dtype=np.float32), t.latent[None], deterministic=True)[0][0]
+            for t in (first, second)
+        ]
+        agree = np.allclose([first.actions[0], second.actions[0]], modes, atol=1e-5)
+        assert agree == deterministic and z.shape == (3,)
 
 
 def test_a_resumed_run_adds_to_the_record_of_its_evaluations(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormali
 
 from sb3_rpg.envs import MazeVecEnv
 from sb3_rpg.modes import Trajectory, path_spread, principal_paths, roll_out, sample_latents
+from sb3_rpg.modes.trajectories import first_observation
 from tests.conftest import labelled_vec_env, small_rpg
 
 OBS = np.array([0.0, 1.0, 0.0], dtype=np.float32)
@@ -68,10 +69,22 @@ def test_what_only_the_last_step_shows_is_not_clipped_and_statistics_stay_as_the
     assert np.allclose(trajectory.actions[1], action[0], atol=1e-5)
 
 
+def test_the_first_observation_is_what_a_policy_is_given() -> None:
+    env: Any = VecNormalize(labelled_vec_env(2))
+    small_rpg(env).learn(40)
+    count = env.obs_rms.count
+    first = first_observation(env)
+    raw = np.array([[0.0, env.venv.get_attr("episode")[0], 0.0]], dtype=np.float32)
+    assert np.allclose(first, env.normalize_obs(raw)[0]) and not np.allclose(first, raw[0])
+    assert env.obs_rms.count == count
+
+
 def test_images_are_kept_as_bytes() -> None:
     model = small_rpg(labelled_vec_env(space="image"), "CnnPolicy")
     trajectories = roll_out(model, labelled_vec_env(2, space="image"), np.eye(3, dtype=np.float32))
     assert trajectories[0].path.dtype == np.uint8 and trajectories[0].path.shape == (8, 36 * 36)
+    entries = roll_out(model, labelled_vec_env(2, space="image"), np.eye(3, dtype=np.float32), [0, 1])
+    assert entries[0].path.dtype == np.float64 and (entries[0].path == trajectories[0].path[:, :2]).all()
     assert path_spread(trajectories) == pytest.approx(path_spread([_as_float(t) for t in trajectories]))
     assert np.allclose(
         principal_paths(trajectories).trajectories[0].path,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +35,23 @@ def test_an_episode_is_filmed(normalize: bool) -> None:
     short = film_latent(model, env, z, width=54, max_frames=6)
     assert short.every == 4 and np.array_equal(short.frames, filmed.frames[::4])
     assert film_latent(model, MazeVecEnv(1, max_episode_steps=2, render_mode="rgb_array"), z).success is None
+
+
+def test_the_policy_sees_normalised_observations(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_rpg(MazeVecEnv(1)).learn(20)
+    env: Any = VecNormalize(MazeVecEnv(1, max_episode_steps=3, render_mode="rgb_array"))
+    env.obs_rms.mean[:] = 0.5
+    seen: list[np.ndarray] = []
+    predict = model.predict
+
+    def watched(obs: np.ndarray, *args: object, **kwargs: object) -> object:
+        seen.append(obs)
+        return predict(obs, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(model, "predict", watched)
+    film_latent(model, env, np.zeros(3, dtype=np.float32))
+    assert len(seen) == 3 and np.allclose(seen[0], env.normalize_obs(MazeVecEnv(1, start_noise=0.0).reset()), atol=0.1)
+    assert env.obs_rms.mean[0] == 0.5
 
 
 def test_tiles() -> None:

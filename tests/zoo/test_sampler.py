@@ -39,6 +39,8 @@ def test_a_trial_is_converted_to_what_was_sampled(study: optuna.Study) -> None:
     trial = study.ask()
     sampled = sample_rpg_params(trial, 2, 1, NO_HER)
     assert convert_rpg_params(trial.params) == sampled
+    # Whatever a file has for another latent, or another number of updates
+    assert sampled["gradient_steps"] == 1 and sampled["latent_kwargs"] == {}
     assert trial.user_attrs == {"gamma": sampled["gamma"], "batch_size": sampled["batch_size"]}
     assert sampled["gamma"] == pytest.approx(1 - trial.params["one_minus_gamma"])
     assert sampled["batch_size"] == 2 ** trial.params["batch_size_pow"]
