@@ -10,10 +10,11 @@ import os
 import pathlib
 import pickle
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
@@ -93,7 +94,7 @@ def latest_checkpoint(folder: Folder) -> pathlib.Path | None:
 
 
 def load_checkpoint(
-    path: Folder, model_class: type[Model], env: GymEnv, device: str = "auto", **kwargs: Any
+    path: Folder, model_class: type[Model], env: GymEnv | str, device: str = "auto", **kwargs: Any
 ) -> tuple[Model, Any]:
     """
     The model as it was when the checkpoint was written; go on with ``learn(..., reset_num_timesteps=False)``.
@@ -104,7 +105,7 @@ def load_checkpoint(
 
     :param path: a checkpoint
     :param model_class: class of the model
-    :param env: a new environment for training, made as the one before; wrapped as the model's constructor does
+    :param env: a new environment for training, made as the one before, or its id; wrapped as the model's constructor does
     :param device: torch's device
     :param kwargs: further arguments of ``model_class.load``
     :return: the model, and what was given as ``extra``
@@ -115,7 +116,8 @@ def load_checkpoint(
     if not (path / "state.pkl").is_file():
         raise FileNotFoundError(f"{path} is no checkpoint; latest_checkpoint(folder) finds the newest one of a run, if any")
     content = pickle.loads((path / "state.pkl").read_bytes())
-    vec_env = model_class._wrap_env(env, verbose=0)  # as the model's constructor did
+    # As the model's constructor did
+    vec_env = model_class._wrap_env(maybe_make_env(env, verbose=0), verbose=0)
     restored = _load_layer_states(vec_env, content["layers"])
     model = model_class.load(path / "model.zip", env=vec_env, device=device, force_reset=not restored, **kwargs)
     if isinstance(model, OffPolicyAlgorithm) and (path / "replay_buffer.pkl").is_file():
@@ -153,9 +155,11 @@ class RunCheckpointCallback(BaseCallback):
             raise ValueError(f"`save_freq` and `keep` must be at least 1, got {save_freq} and {keep}")
         self.folder, self.save_freq, self.keep, self.extra = pathlib.Path(folder), int(save_freq), keep, extra
         self._last_save, self._saved = 0, False
+        self._outer_error: BaseException | None = None
         self._newest: pathlib.Path | None = None
 
     def _on_training_start(self) -> None:
+        self._outer_error = sys.exc_info()[1]
         self._last_save, self._saved = self.model.num_timesteps, False
         _refuse_later_step(self.folder, self._last_save)
         self._newest = latest_checkpoint(self.folder)
@@ -169,6 +173,9 @@ class RunCheckpointCallback(BaseCallback):
         return True
 
     def _on_training_end(self) -> None:
+        if sys.exc_info()[1] is not self._outer_error:
+            # RL Zoo ends training in a `finally`: what has just failed must not take the last checkpoint's place
+            return
         if not self._saved or self.model.num_timesteps > self._last_save:
             self._write()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
 
 from sb3_rpg.buffers import LatentBufferMixin
 from sb3_rpg.latents import LatentSpace
@@ -205,6 +205,27 @@ def check_finite(kind: str, values: Any, num_timesteps: int, env_index: int | No
                 f"at step {num_timesteps}; fix the environment, or wrap it in a VecCheckNan to find the cause. "
                 "Nothing of this step was stored: the model can still be saved."
             )
+
+
+def check_normalization(env: VecNormalize | None, num_timesteps: int) -> None:
+    """
+    :param env: the training environment's normalisation, if any
+    :param num_timesteps: environment steps so far, for the message
+    :raises ValueError: if its statistics are NaN or infinite, as they stay for ever after the environment has returned such a
+        value, however healthy it is then
+    """
+    if env is None:
+        return
+    kinds = {"observation": env.obs_rms if env.norm_obs else {}, "reward": env.ret_rms if env.norm_reward else {}}
+    for kind, statistics in kinds.items():
+        for moments in statistics.values() if isinstance(statistics, dict) else [statistics]:
+            if not (np.isfinite(moments.mean).all() and np.isfinite(moments.var).all()):
+                raise ValueError(
+                    f"VecNormalize's statistics of the {kind} are not finite at step {num_timesteps}: it has taken in what "
+                    "the environment returned at this step or before. They are lost: load those of the last checkpoint, or "
+                    "wrap the mended environment in a new VecNormalize. Nothing of this step was stored: the model can "
+                    "still be saved."
+                )
 
 
 def check_action(action: np.ndarray, num_timesteps: int) -> None:

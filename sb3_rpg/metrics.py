@@ -8,8 +8,8 @@ from stable_baselines3.common.logger import Logger
 
 class Metrics:
     """
-    Sums 0-d tensors on their device and turns them into numbers only when SB3 dumps its log, so that no update waits for
-    a GPU. A sum over updates is logged as its mean since the last dump.
+    Sums 0-d tensors on their device; on a GPU they become numbers only when SB3 dumps its log, so that no update waits for it.
+    A sum over updates is logged as its mean since the last dump.
     """
 
     def __init__(self) -> None:
@@ -34,15 +34,24 @@ class Metrics:
         """
         self._seconds[name] = self._seconds.get(name, 0.0) + seconds
 
+    def record_means(self, logger: Logger) -> None:
+        """
+        Hand the means to SB3's logger, which takes the mean of them until it is dumped.
+
+        :param logger: the model's logger
+        """
+        for key, total in self._sums.items():
+            logger.record_mean(key, float(total) / self._counts[key])
+        self._sums, self._counts = {}, {}
+
     def record(self, logger: Logger) -> None:
         """
         Hand the means, and each part's share of the time, to SB3's logger, and start anew.
 
         :param logger: the model's logger
         """
-        for key, total in self._sums.items():
-            logger.record(key, float(total) / self._counts[key])
+        self.record_means(logger)
         total_seconds = sum(self._seconds.values())
         for name, seconds in self._seconds.items():
             logger.record(f"time/share_{name}", seconds / max(total_seconds, 1e-9))
-        self.__init__()  # type: ignore[misc]
+        self._seconds = {}

@@ -8,7 +8,7 @@ ends, while autocast would cast every weight at every use, which for networks of
 
 import copy
 from collections.abc import Iterable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch as th
 from torch import nn
@@ -71,9 +71,17 @@ class Twin(Generic[Network]):
             if own is not twin:
                 twin.data = twin.data.to(dtype)
                 self._pairs.append((own, twin))
+        self._versions: list[int] = []
+        self._index()
+
+    def _index(self) -> None:
         self._of_master = {id(own): twin for own, twin in self._pairs}
         self._gradients: dict[int, th.Tensor] = {}  # float32, of each master, kept so that no update allocates them
-        self._versions = self._master_versions()
+        self._versions = []  # not known: the next refresh() copies
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._index()  # a copy's parameters have other identities, and their changes are counted anew
 
     def _master_versions(self) -> list[int]:
         return [own._version for own, _ in self._pairs]

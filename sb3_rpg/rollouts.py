@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rpg.actor import LatentState
 from sb3_rpg.buffers import LatentBufferMixin
-from sb3_rpg.checks import check_action, check_finite
+from sb3_rpg.checks import check_action, check_finite, check_normalization
 from sb3_rpg.latents import LatentSpace
 from sb3_rpg.persistence import PersistentOffPolicyAlgorithm
 from sb3_rpg.policies import PlanningConfig, RPGPolicy
@@ -45,7 +45,12 @@ class LatentOffPolicyAlgorithm(PersistentOffPolicyAlgorithm):
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         result = super()._setup_learn(*args, **kwargs)
-        check_finite("observation", self._last_obs, self.num_timesteps)
+        if self.num_timesteps == 0 and self.replay_buffer.size() == 0:
+            # A loaded model that begins anew, where rewards may have another scale
+            self._return_scaler = ReturnScaler()
+        normalizer = self._vec_normalize_env
+        check_finite("observation", self._last_obs if normalizer is None else self._last_original_obs, self.num_timesteps)
+        check_normalization(normalizer, self.num_timesteps)
         return result
 
     def learn(
@@ -136,9 +141,11 @@ class LatentOffPolicyAlgorithm(PersistentOffPolicyAlgorithm):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
+        normalizer = self._vec_normalize_env
         try:
-            check_finite("reward", reward, self.num_timesteps)
-            check_finite("observation", new_obs, self.num_timesteps)
+            check_finite("reward", reward if normalizer is None else normalizer.get_original_reward(), self.num_timesteps)
+            check_finite("observation", new_obs if normalizer is None else normalizer.get_original_obs(), self.num_timesteps)
+            check_normalization(normalizer, self.num_timesteps)
             for index in np.flatnonzero(dones):
                 if (final := infos[index].get("terminal_observation")) is not None:
                     check_finite("observation", final, self.num_timesteps, int(index))

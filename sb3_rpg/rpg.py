@@ -126,6 +126,8 @@ class RPG(LatentTraining):
         "MultiInputPolicy": MultiInputPolicy,
     }
 
+    optional_parts = ("bonus", "bonus.optimizer", "ent_coef_optimizer")
+
     def __init__(
         self,
         policy: str | type[RPGPolicy],

@@ -179,6 +179,7 @@ class LatentTraining(LatentOffPolicyAlgorithm):
         self._terminations_seen |= self.replay_buffer.terminations_seen
         if self._return_scaler.is_empty:
             for rewards, dones, starts in self.replay_buffer.steps_in_order():
+                rewards = self.replay_buffer._normalize_reward(rewards, self._vec_normalize_env)  # as they are learned from
                 self._return_scaler.update(rewards, dones, self.gamma, starts)
 
     def _extrinsic_scale(self) -> float:
@@ -208,6 +209,9 @@ class LatentTraining(LatentOffPolicyAlgorithm):
                 self._update_policy(self.actor_batch_size or batch_size)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.metrics.add_time("policy", time.perf_counter() - start)
+        if self.device.type == "cpu":
+            # Nothing has to be waited for: there for whoever dumps the log, as an evaluation does
+            self.metrics.record_means(self.logger)
 
     def _policy_optimizers(self) -> list[th.optim.Optimizer]:
         optimizers = [self.actor.optimizer]

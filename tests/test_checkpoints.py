@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import VecCheckNan, VecEnv, VecFrameStack,
 from sb3_rpg import RPG, RunCheckpointCallback, latest_checkpoint, load_checkpoint
 from sb3_rpg.checkpoints import write_checkpoint
 from sb3_rpg.envs import MazeVecEnv
-from tests.conftest import labelled_vec_env, small_rpg
+from tests.conftest import LabelledEnv, labelled_vec_env, small_rpg
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -186,6 +186,37 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="holds 000000000030, the last that this run knows of is None: another run writes"):
         small_rpg(maze()).learn(60, [Meanwhile(), RunCheckpointCallback(tmp_path, 30)])
+
+
+class Failing(LabelledEnv):
+    def step(self, action: np.ndarray) -> Any:
+        obs, reward, *rest = super().step(action)
+        return obs, np.nan if self.episode == 5 else reward, *rest
+
+
+def test_what_has_failed_does_not_take_the_last_checkpoints_place(tmp_path: Path) -> None:
+    model, callback = small_rpg(Failing()), RunCheckpointCallback(tmp_path, 15)
+    try:  # RL Zoo ends training whatever happens
+        with pytest.raises(ValueError, match="non-finite reward"):
+            try:
+                model.learn(100, callback)
+            finally:
+                callback.on_training_end()
+    finally:
+        assert [path.name for path in tmp_path.iterdir()] == ["000000000030"]
+    callback.on_training_end()
+    assert [path.name for path in tmp_path.iterdir()] == [f"{model.num_timesteps:012d}"]
+    # While an error is being handled, a run that goes well is saved as ever
+    try:
+        raise KeyError
+    except KeyError:
+        small_rpg().learn(20, RunCheckpointCallback(tmp_path / "other", 100))
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["000000000020"]
+
+
+def test_an_environments_id_will_do(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path, small_rpg("Pendulum-v1").learn(20))
+    assert load_checkpoint(path, RPG, "Pendulum-v1", device="cpu")[0].learn(5, reset_num_timesteps=False).num_timesteps == 25
 
 
 def test_checkpoints_may_be_moved_away(tmp_path: Path) -> None:

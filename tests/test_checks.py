@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from stable_baselines3.common.buffers import NStepReplayBuffer
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from torch import nn
 
@@ -241,6 +241,24 @@ def test_first_value_that_is_not_finite_is_reported_with_its_environment() -> No
         check_finite("observation", {"a": np.zeros((3, 1)), "b": values}, 7)
     with pytest.raises(ValueError, match=r"non-finite observation \(nan\) in environment 5 at step 7"):
         check_finite("observation", np.array([0.0, np.nan]), 7, env_index=5)
+
+
+@pytest.mark.parametrize("kind", ["reward", "observation"])
+def test_statistics_that_have_taken_in_what_is_not_finite_are_named(kind: str) -> None:
+    class Glitch(LabelledEnv):
+        def step(self, action: np.ndarray) -> Any:
+            obs, reward, *rest = super().step(action)
+            broken = self.episode == 2 and self.step_number == 3
+            if kind == "reward":
+                return obs, np.nan if broken else reward, *rest
+            return np.where(broken, np.inf, obs).astype(np.float32), reward, *rest
+
+    model = small_rpg(VecNormalize(DummyVecEnv([Glitch])))
+    with pytest.raises(ValueError, match=rf"returned a non-finite {kind} .* in environment 0 at step 17"):
+        model.learn(30)
+    with pytest.raises(ValueError, match=rf"statistics of the {kind} are not finite at step 1[78]: it has taken in"):
+        model.learn(30, reset_num_timesteps=False)  # the environment is healthy again
+    assert np.isfinite(model.replay_buffer.rewards).all() and model.replay_buffer.size() == 16
 
 
 def test_integers_need_no_check() -> None:

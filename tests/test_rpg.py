@@ -418,9 +418,24 @@ def test_a_logged_value_is_the_mean_since_the_last_log(tmp_path: Path) -> None:
     model.metrics.record(model.logger)
     values = model.logger.name_to_value
     assert (values["train/x"], values["time/share_a"], values["time/share_b"]) == (3.0, 0.75, 0.25)
-    model.metrics.add({"x": 7.0})
+    model.logger.dump(0)
+    for value in (5.0, 9.0):
+        model.metrics.add({"x": value})
+        model.metrics.record_means(model.logger)
     model.metrics.record(model.logger)
-    assert values["train/x"] == 7.0
+    assert model.logger.name_to_value["train/x"] == 7.0
+
+
+def test_losses_are_in_the_log_of_whoever_dumps_it(tmp_path: Path) -> None:
+    model = small_rpg(LabelledEnv(lengths=(10**6,)))
+    model.learn(30)  # no episode ends, so that SB3 dumps nothing
+    assert np.isfinite(model.logger.name_to_value["train/actor_loss"])
+    other = small_rpg()
+    other.replay_buffer = model.replay_buffer
+    other.set_logger(configure(str(tmp_path), ["csv"]))
+    other.train(3, 8)
+    other.logger.dump(0)
+    assert "train/actor_loss" in (tmp_path / "progress.csv").read_text()
 
 
 def test_tensorboard(tmp_path: Path) -> None:

@@ -320,3 +320,49 @@ def test_automatic_update_frequency_follows_the_number_of_environments(tmp_path:
     again.save(tmp_path / "again.zip")
     back = RPG.load(tmp_path / "again.zip", labelled_vec_env(1), device="cpu")
     assert back.train_freq.frequency == 10 and back.learn(30).num_timesteps == 30  # type: ignore[union-attr]
+
+
+def test_another_seed_after_loading_is_heeded(tmp_path: Path) -> None:
+    small_rpg().learn(30).save(tmp_path / "model.zip")
+
+    def actions(seed: int | None) -> np.ndarray:
+        model = RPG.load(tmp_path / "model.zip", LabelledEnv(), device="cpu")
+        if seed is not None:
+            model.set_random_seed(seed)
+        return np.array(model.learn(20, reset_num_timesteps=False).replay_buffer.actions[:20])
+
+    assert np.array_equal(actions(None), actions(None)) and np.array_equal(actions(1), actions(1))
+    assert not np.array_equal(actions(1), actions(2)) and not np.array_equal(actions(1), actions(None))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_copies_train_as_the_original_would(precision: str) -> None:
+    model = small_rpg(precision=precision).learn(30)
+    state = get_random_state()
+    copied = copy.deepcopy(model)
+    model.learn(20, reset_num_timesteps=False)
+    set_random_state(state)
+    copied.learn(20, reset_num_timesteps=False)
+    assert copied._n_updates == model._n_updates > 20
+    assert changed(parameters_of(model.policy), copied.policy) == set()
+
+
+@pytest.mark.parametrize(("saved", "loaded"), [("rnd", "none"), ("none", "rnd")])
+def test_a_loaded_model_can_go_on_without_its_bonus_or_with_one(saved: str, loaded: str, tmp_path: Path) -> None:
+    model = small_rpg(intrinsic_reward=saved).learn(30)
+    model.save(tmp_path / "model.zip")
+    with pytest.warns(UserWarning, match=r"no `bonus`: (that of the file is left out|the model's own is left as it is)"):
+        again = RPG.load(tmp_path / "model.zip", LabelledEnv(), "cpu", intrinsic_reward=loaded)
+    assert changed(parameters_of(model.policy), again.policy) == set()
+    assert (again.bonus is None) == (loaded == "none")
+    assert again.learn(20, reset_num_timesteps=False)._n_updates > model._n_updates
+
+
+def test_a_loaded_model_that_begins_anew_forgets_the_scale_of_the_rewards_of_before(tmp_path: Path) -> None:
+    small_rpg(LabelledEnv(reward=1e6)).learn(60).save(tmp_path / "model.zip")
+    loaded = RPG.load(tmp_path / "model.zip", LabelledEnv(reward=0.01), "cpu")
+    assert loaded._extrinsic_scale() < 1e-3
+    assert (
+        RPG.load(tmp_path / "model.zip", LabelledEnv(), "cpu").learn(20, reset_num_timesteps=False)._extrinsic_scale() < 1e-3
+    )
+    assert loaded.learn(20)._extrinsic_scale() == 5.0

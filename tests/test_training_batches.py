@@ -157,6 +157,22 @@ def test_actors_batch_is_normalised_and_has_as_many_episode_starts_again_as_a_qu
 
 
 @pytest.mark.parametrize("norm_reward", [True, False])
+def test_loaded_rewards_are_scaled_as_they_are_learned_from(norm_reward: bool, tmp_path: Path) -> None:
+    def env() -> VecNormalize:
+        return VecNormalize(labelled_vec_env(1, lengths=(30,), reward=100.0), norm_reward=norm_reward)
+
+    teacher = small_rpg(env()).learn(60)
+    teacher.save_replay_buffer(tmp_path / "buffer.pkl")
+    teacher.get_vec_normalize_env().save(str(tmp_path / "statistics.pkl"))  # type: ignore[union-attr]
+    model = small_rpg(VecNormalize.load(str(tmp_path / "statistics.pkl"), labelled_vec_env(1)))
+    model.load_replay_buffer(tmp_path / "buffer.pkl")
+    model.train_world_model(1)
+    rewards = model._sample_segments()[0].rewards
+    assert (model._extrinsic_scale() == 5.0) == norm_reward
+    assert (rewards.abs().max() < 11.0) == norm_reward
+
+
+@pytest.mark.parametrize("norm_reward", [True, False])
 def test_rewards_that_vec_normalize_leaves_alone_are_scaled(norm_reward: bool) -> None:
     env = VecNormalize(labelled_vec_env(1, lengths=(30,)), norm_reward=norm_reward)
     scale = small_rpg(env).learn(60)._extrinsic_scale()

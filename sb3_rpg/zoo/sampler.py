@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # Those that need no arguments of their own; "none" would be another algorithm, the baseline MBSAC
 LATENTS = ("gaussian", "learned_gaussian", "categorical", "hypersphere")
-MAX_HORIZON = 5
+DEFAULT_HORIZON, MAX_HORIZON = 3, 5
 
 
 def sample_rpg_params(trial: "optuna.Trial", n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
@@ -42,8 +42,9 @@ def sample_rpg_params(trial: "optuna.Trial", n_actions: int, n_envs: int, additi
         "latent": trial.suggest_categorical("latent", LATENTS),
         "latent_dim": trial.suggest_int("latent_dim", 2, 24, log=True),
         "horizon": trial.suggest_int("horizon", 1, _max_horizon(trial)),
-        "intrinsic_reward": trial.suggest_categorical("intrinsic_reward", ["auto", "none"]),
     }
+    if "intrinsic_reward" not in trial.study.user_attrs:  # one that the file names has arguments of its own there
+        sampled_params["intrinsic_reward"] = trial.suggest_categorical("intrinsic_reward", ["auto", "none"])
     if additional_args["using_her_replay_buffer"]:
         sampled_params["n_sampled_goal"] = trial.suggest_int("n_sampled_goal", 1, 5)
         sampled_params["goal_selection_strategy"] = trial.suggest_categorical(
@@ -53,7 +54,11 @@ def sample_rpg_params(trial: "optuna.Trial", n_actions: int, n_envs: int, additi
     # Display true values
     trial.set_user_attr("gamma", 1 - sampled_params["one_minus_gamma"])
     trial.set_user_attr("batch_size", 2 ** sampled_params["batch_size_pow"])
-    return convert_rpg_params(sampled_params)
+    params = convert_rpg_params(sampled_params)
+    if additional_args["using_her_replay_buffer"]:
+        # What the file says beside: it is replaced as a whole
+        params["replay_buffer_kwargs"] = {**additional_args["her_kwargs"], **params["replay_buffer_kwargs"]}
+    return params
 
 
 def convert_rpg_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
@@ -68,8 +73,9 @@ def convert_rpg_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
     hyperparams["batch_size"] = 2 ** hyperparams.pop("batch_size_pow")
     # One update each time, whatever the file says: train_freq alone sets how many updates there are for a step
     hyperparams["gradient_steps"] = 1
-    # Arguments that the file has for one kind of latent do not fit another
+    # Arguments that the file has for one kind and width of latent do not fit another
     hyperparams["latent_kwargs"] = {}
+    hyperparams["latent_target_entropy"] = "auto"
     if "n_sampled_goal" in hyperparams:
         hyperparams["replay_buffer_kwargs"] = {
             key: hyperparams.pop(key) for key in ("n_sampled_goal", "goal_selection_strategy")
@@ -79,5 +85,6 @@ def convert_rpg_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
 
 def _max_horizon(trial: "optuna.Trial") -> int:
     # RPG refuses a horizon longer than an episode. RL Zoo tells a sampler nothing about the environment, but notes the
-    # file's settings in the study, as text: a horizon of 1 there means that episodes can be that short
-    return 1 if trial.study.user_attrs.get("horizon") == "1" else MAX_HORIZON
+    # file's settings in the study, as text: a horizon below the default there may mean that episodes can be that short
+    horizon = str(trial.study.user_attrs.get("horizon", ""))
+    return int(horizon) if horizon.isdecimal() and int(horizon) < DEFAULT_HORIZON else MAX_HORIZON

@@ -51,8 +51,18 @@ def test_hindsight_replay_is_tuned_where_it_is_used(study: optuna.Study) -> None
     sampled = sample_rpg_params(trial, 2, 1, {"using_her_replay_buffer": True, "her_kwargs": {}})
     assert set(sampled["replay_buffer_kwargs"]) == {"n_sampled_goal", "goal_selection_strategy"}
     assert convert_rpg_params(trial.params) == sampled
+    beside = {"copy_info_dict": True, "n_sampled_goal": 9}
+    with_file = sample_rpg_params(study.ask(), 2, 1, {"using_her_replay_buffer": True, "her_kwargs": beside})
+    assert with_file["replay_buffer_kwargs"]["copy_info_dict"] and with_file["replay_buffer_kwargs"]["n_sampled_goal"] < 9
 
 
-def test_one_step_tasks_keep_their_horizon(study: optuna.Study) -> None:
-    study.set_user_attr("horizon", "1")  # as RL Zoo notes it
-    assert {sample_rpg_params(study.ask(), 1, 1, NO_HER)["horizon"] for _ in range(10)} == {1}
+@pytest.mark.parametrize(("noted", "longest"), [("1", 1), ("2", 2), ("3", MAX_HORIZON), ("8", MAX_HORIZON)])
+def test_tasks_of_few_steps_keep_their_horizon(study: optuna.Study, noted: str, longest: int) -> None:
+    study.set_user_attr("horizon", noted)  # as RL Zoo notes it
+    assert {sample_rpg_params(study.ask(), 1, 1, NO_HER)["horizon"] for _ in range(60)} == set(range(1, longest + 1))
+
+
+def test_what_the_file_says_of_the_bonus_and_of_z_does_not_meet_what_it_is_not_for(study: optuna.Study) -> None:
+    assert sample_rpg_params(study.ask(), 1, 1, NO_HER)["latent_target_entropy"] == "auto"
+    study.set_user_attr("intrinsic_reward", "icm")
+    assert "intrinsic_reward" not in sample_rpg_params(study.ask(), 1, 1, NO_HER)
