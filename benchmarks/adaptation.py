@@ -41,6 +41,7 @@ from benchmarks.settings import load_zoo
 from sb3_rpg.envs import MazeVecEnv, WeakActuator
 from sb3_rpg.modes import FixedLatent, adapt, find_modes, mode_latents, principal_paths, roll_out, sample_latents
 from sb3_rpg.modes import successive_halving as halve
+from sb3_rpg.modes.trajectories import first_observation
 
 if TYPE_CHECKING:
     from sb3_rpg import RPG
@@ -217,8 +218,8 @@ def find_candidates(model: BaseAlgorithm, robustness: Robustness, protocol: Prot
     with isolated_randomness(seed):
         env = robustness.unchanged(min(COPIES, protocol.latents))
         env.seed(seed)
-        obs: Any = env.reset()
-        trajectories = roll_out(model, env, sample_latents(model, obs[0], protocol.latents), robustness.descriptor)
+        latents = sample_latents(model, first_observation(env), protocol.latents)
+        trajectories = roll_out(model, env, latents, robustness.descriptor)
         paths = principal_paths(trajectories).trajectories if robustness.descriptor is None else trajectories
         return mode_latents(paths, find_modes(paths))
 

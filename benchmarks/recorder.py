@@ -80,6 +80,7 @@ class Recorder(BaseCallback):
 
     def _on_training_start(self) -> None:
         model = self.model
+        # Its last rollout ends behind the budget, with an update that others do not have: the budget is measured within it
         self._overshoots = isinstance(model, OnPolicyAlgorithm) and self.budget % (model.n_steps * model.n_envs) > 0
         for measure in self.measures:
             if measure.metric.name not in self.state.next_due:
@@ -93,17 +94,9 @@ class Recorder(BaseCallback):
                 if done and "is_success" in info:
                     self.state.successes.append(float(info["is_success"]))
         for measure in self.measures:
-            due = self.state.next_due[measure.metric.name]
-            if self._overshoots and not self._is_measured(measure, self.budget):
-                # Its last rollout may end long after the budget, with an update that others do not have
-                due = min(due, self.budget)
-            elif due >= self.budget:
-                continue
-            if self.num_timesteps >= due:
-                every = measure.metric.every
-                self._record(
-                    measure, self.budget if due == self.budget else min(self.num_timesteps // every * every, self.budget)
-                )
+            due, every = self.state.next_due[measure.metric.name], measure.metric.every
+            if self.num_timesteps >= due and (due < self.budget or (due == self.budget and self._overshoots)):
+                self._record(measure, max(due, min(self.num_timesteps // every * every, self.budget)))
         now = time.monotonic()
         if now - self._last_poll >= POLL_SECONDS:
             self._last_poll = now
@@ -121,14 +114,11 @@ class Recorder(BaseCallback):
     def finish(self) -> None:
         """Measure what the budget's end has not been measured of, and write all down."""
         for measure in self.measures:
-            if not self._is_measured(measure, self.budget):
+            if not any(row.step == self.budget and row.metric == measure.metric.name for row in self.state.rows):
                 self._record(measure, self.budget)
         self._update_clock()
         self.folder.write_rows(self.state.rows)
         self._write_progress()
-
-    def _is_measured(self, measure: Measure, step: int) -> bool:
-        return any(row.step == step and row.metric == measure.metric.name for row in self.state.rows)
 
     def _record(self, measure: Measure, step: int) -> None:
         self._record_clocks(step)
@@ -144,7 +134,8 @@ class Recorder(BaseCallback):
         self.state.rows += [Row(name, step, value) for name, value in values.items()]
         if measure.histogram is not None:
             self.state.histograms[step] = measure.histogram
-        self.state.next_due[measure.metric.name] = step + measure.metric.every
+        following = step + measure.metric.every
+        self.state.next_due[measure.metric.name] = min(following, self.budget) if step < self.budget else following
         self.folder.write_rows(self.state.rows)
         # The losses beside the metrics, for whoever wonders about a curve
         if step > 0 and isinstance(self.model, OffPolicyAlgorithm):

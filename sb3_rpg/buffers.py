@@ -64,7 +64,8 @@ class EpisodeStartIndex:
         if "capacity" not in state:  # of an earlier version
             self.__dict__.update(state)
             return
-        self.__init__(state["capacity"])  # type: ignore[misc]
+        self._places = np.zeros(state["capacity"], dtype=np.int64)
+        self._first, self._count = 0, 0
         self.append(state["places"])
 
     def append(self, places: np.ndarray) -> None:

@@ -154,13 +154,13 @@ class RunCheckpointCallback(BaseCallback):
         if save_freq < 1 or keep < 1:
             raise ValueError(f"`save_freq` and `keep` must be at least 1, got {save_freq} and {keep}")
         self.folder, self.save_freq, self.keep, self.extra = pathlib.Path(folder), int(save_freq), keep, extra
-        self._last_save, self._saved = 0, False
+        self._last_save = 0
         self._outer_error: BaseException | None = None
         self._newest: pathlib.Path | None = None
 
     def _on_training_start(self) -> None:
         self._outer_error = sys.exc_info()[1]
-        self._last_save, self._saved = self.model.num_timesteps, False
+        self._last_save = self.model.num_timesteps
         _refuse_later_step(self.folder, self._last_save)
         self._newest = latest_checkpoint(self.folder)
 
@@ -176,7 +176,7 @@ class RunCheckpointCallback(BaseCallback):
         if sys.exc_info()[1] is not self._outer_error:
             # RL Zoo ends training in a `finally`: what has just failed must not take the last checkpoint's place
             return
-        if not self._saved or self.model.num_timesteps > self._last_save:
+        if self._newest is None or int(self._newest.stem) < self.model.num_timesteps:
             self._write()
 
     def _write(self) -> None:
@@ -186,7 +186,7 @@ class RunCheckpointCallback(BaseCallback):
                 f"`folder`={str(self.folder)!r} holds {newest.name}, the last that this run knows of is "
                 f"{self._newest and self._newest.name}: another run writes there; give each run a folder of its own"
             )
-        self._last_save, self._saved = self.model.num_timesteps, True
+        self._last_save = self.model.num_timesteps
         extra = None if self.extra is None else self.extra()
         self._newest = write_checkpoint(self.folder, self.model, extra, self.keep)
         if self.verbose > 0:

@@ -222,9 +222,8 @@ def check_normalization(env: VecNormalize | None, num_timesteps: int) -> None:
             if not (np.isfinite(moments.mean).all() and np.isfinite(moments.var).all()):
                 raise ValueError(
                     f"VecNormalize's statistics of the {kind} are not finite at step {num_timesteps}: it has taken in what "
-                    "the environment returned at this step or before. They are lost: load those of the last checkpoint, or "
-                    "wrap the mended environment in a new VecNormalize. Nothing of this step was stored: the model can "
-                    "still be saved."
+                    "the environment returned before. They are lost: load those of the last checkpoint, or wrap the mended "
+                    "environment in a new VecNormalize. The model can still be saved."
                 )
 
 

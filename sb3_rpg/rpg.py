@@ -244,7 +244,7 @@ class RPG(LatentTraining):
         self.diagnostics = diagnostics
 
         #: what "auto" was resolved to
-        self._automatic_train_freq: TrainFreq | None = None
+        self._automatic_train_freq: TrainFreq | str = "auto"
         self._own_diagnostics: DiagnosticsCallback | None = None
         self._n_model_updates = 0
         self.log_ent_coef = None

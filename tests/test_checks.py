@@ -107,6 +107,7 @@ from tests.conftest import LabelledEnv, small_rpg
         ({"intrinsic_reward": "icmm"}, "(?i)intrinsic reward 'icmm'; known are .*'rnd'"),
         ({"intrinsic_reward": 3}, "(?i)intrinsic reward .*not 3"),
         ({"intrinsic_reward_kwargs": {"indices": [0, 7]}}, "Index 7 is outside the observation, which has 3 values"),
+        ({"train_freq": None}, "`train_freq` must be an integer and not None"),
         ({"train_freq": "often"}, "`train_freq` must be an integer and not often"),
         ({"train_freq": (1, "minute")}, "unit of the `train_freq` must be either 'step' or 'episode' not 'minute'"),
         ({"replay_buffer_class": NStepReplayBuffer}, "`replay_buffer_class=NStepReplayBuffer` does not store z; use None"),

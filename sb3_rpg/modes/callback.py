@@ -162,16 +162,18 @@ class ModesCallback(BaseCallback):
         return trajectory_figure(timed, self.modes, labels=("step", "dimension 0"))
 
     def _sync_normalization(self) -> None:
-        training, evaluation = self.model.get_vec_normalize_env(), unwrap_vec_normalize(self.eval_env)
-        if training is None and evaluation is None:
+        n_normalized = sum(
+            env is not None for env in (self.model.get_vec_normalize_env(), unwrap_vec_normalize(self.eval_env))
+        )
+        if n_normalized == 0:
             return
+        message = "`eval_env` is not wrapped as the environment for training is: wrap it in the same layers, in the same order"
+        if n_normalized == 1:
+            raise ValueError(message)
         try:
-            assert training is not None and evaluation is not None
             sync_envs_normalization(self.training_env, self.eval_env)
         except (AttributeError, AssertionError) as error:
-            raise ValueError(
-                "`eval_env` is not wrapped as the environment for training is: wrap it in the same layers, in the same order"
-            ) from error
+            raise ValueError(message) from error
 
     def _read_history(self, path: pathlib.Path) -> None:
         """What a run that is gone on with has written before; a run that begins writes a new file, as SB3's callbacks do."""
