@@ -30,7 +30,8 @@ class GoalEnv(gym.Env):
         observation = spaces.Box(-1e4, 1e4, (3,), np.float32)
         self.observation_space = spaces.Dict(observation=observation, achieved_goal=goal, desired_goal=goal)
         self.action_space = spaces.Box(-1, 1, (2,), np.float32)
-        self.env_id, self.length, self.episode, self.count = env_id, length, -1, 0
+        # Episodes of different environments have different numbers
+        self.env_id, self.length, self.episode, self.count = env_id, length, 1000 * env_id - 1, 0
         self.penalty = penalty + env_id * penalty_of_env
 
     def _obs(self) -> dict[str, np.ndarray]:
@@ -132,7 +133,7 @@ def test_imagined_steps_start_from_new_goals_too_and_are_normalised() -> None:
     virtual = observations["desired_goal"][:, 0] >= 0
     assert 0.6 < virtual.float().mean() < 0.9
     assert th.equal(observations["desired_goal"][virtual][:, 0], observations["observation"][virtual][:, 1])
-    normalizer = VecNormalize(DummyVecEnv([GoalEnv]), norm_obs_keys=["observation"])
+    normalizer = VecNormalize(DummyVecEnv([GoalEnv]), norm_obs_keys=["observation"], clip_obs=1e4)
     normalizer.obs_rms["observation"].mean[:] = 3.0
     np.random.seed(1)
     raw: Any = model.replay_buffer.sample_states(20)[0]
