@@ -131,12 +131,12 @@ def take_steps(x: th.Tensor, steps: th.Tensor | None) -> th.Tensor:
     return x[steps, th.arange(x.shape[1], device=x.device)]
 
 
-def segment_bonus(bonus: IntrinsicReward, segments: SegmentSamples, steps: th.Tensor | None = None) -> th.Tensor:
+def segment_novelty(bonus: IntrinsicReward, segments: SegmentSamples, steps: th.Tensor | None = None) -> th.Tensor:
     """
     :param bonus: the intrinsic reward
     :param segments: raw observations, as VecNormalize's moving statistics would make all of them new again and again
     :param steps: the M of K steps that want it, see :func:`draw_steps`; None: all
-    :return: the intrinsic reward of each of these steps, (M, B)
+    :return: the error that the intrinsic reward of each of these steps is made of, (M, B)
     """
 
     def before(first: th.Tensor, following: th.Tensor) -> th.Tensor:
@@ -149,4 +149,4 @@ def segment_bonus(bonus: IntrinsicReward, segments: SegmentSamples, steps: th.Te
         obs = before(first, following)  # type: ignore[arg-type]
     next_obs = map_observations(following, lambda x: take_steps(x, steps).flatten(0, 1))
     actions = take_steps(segments.actions, steps).flatten(0, 1)
-    return bonus.bonus(obs, actions, next_obs).view(-1, segments.mask.shape[1])
+    return bonus.novelty(obs, actions, next_obs).view(-1, segments.mask.shape[1])

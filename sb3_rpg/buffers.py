@@ -16,6 +16,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_rpg.compact import CompactReplayBuffer
+from sb3_rpg.novelty import NoveltyIndex
 
 Observations = np.ndarray | dict[str, np.ndarray]
 
@@ -39,6 +40,8 @@ class SegmentSamples(NamedTuple):
     latents: th.Tensor
     #: True where o_t is its episode's first, (B,)
     episode_starts: th.Tensor
+    #: flat place (row * n_envs + env) of the first step in the buffer, (B,)
+    places: th.Tensor
 
 
 class EpisodeStartIndex:
@@ -115,6 +118,8 @@ class LatentBufferMixin(CompactReplayBuffer):
     latent_name: str | None = None
     #: whether transitions have ever been added without z
     lacks_latents: bool = False
+    #: what is drawn by novelty, see :meth:`index_novelty`; None: nothing
+    novelty: NoveltyIndex | None = None
 
     def __init__(self, *args: Any, latent_dim: int = 0, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -140,6 +145,7 @@ class LatentBufferMixin(CompactReplayBuffer):
         super().reset()
         self._init_latents()
         self.terminations_seen = self.lacks_latents = False
+        self.novelty = None
 
     def add(self, *args: Any, **kwargs: Any) -> None:
         """
@@ -161,6 +167,23 @@ class LatentBufferMixin(CompactReplayBuffer):
             self.start_index.drop_oldest(int(self.episode_starts[row].sum()))
         self.latents[row], self.episode_starts[row] = latents, starts
         self.start_index.append(row * self.n_envs + np.flatnonzero(starts))
+        if self.novelty is not None:
+            self.novelty.forget(np.array([row]))
+
+    def index_novelty(self, exponent: float) -> NoveltyIndex:
+        """
+        From the first call on, the buffer keeps account of how novel its transitions are; who asks for samples by novelty
+        rates the new ones before.
+
+        :param exponent: the probability is in proportion to novelty to this power
+        :return: the account, with all stored transitions to be rated at the first call
+        """
+        if self.novelty is None:
+            self.novelty = NoveltyIndex(self.buffer_size, self.n_envs, exponent)
+            self.novelty.forget(np.arange(self.size()))
+        elif self.novelty.exponent != exponent:
+            self.novelty.exponent = exponent
+        return self.novelty
 
     def after_loading(self, observations: Observations | None) -> None:
         """
@@ -200,16 +223,19 @@ class LatentBufferMixin(CompactReplayBuffer):
         """Stored transitions for each stored episode start."""
         return self.size() * self.n_envs / max(1, len(self.start_index))
 
-    def sample_segments(self, batch_size: int, horizon: int, env: VecNormalize | None = None) -> SegmentSamples:
+    def sample_segments(
+        self, batch_size: int, horizon: int, env: VecNormalize | None = None, n_by_novelty: int = 0
+    ) -> SegmentSamples:
         """
-        Segments whose first step is uniform over all stored transitions.
+        Segments whose first step is uniform over all stored transitions, or drawn by novelty.
 
         :param batch_size: B
         :param horizon: K
         :param env: normalises observations and rewards, if given
+        :param n_by_novelty: how many, at random places of the batch, are drawn by novelty, see :meth:`index_novelty`
         :return: the segments
         """
-        rows, envs = self._uniform_places(batch_size)
+        rows, envs = self._draw_places(batch_size, n_by_novelty)
         steps, mask = self._segment_places(rows, envs, horizon)
         obs, next_obs, rewards = self._stored_segments(rows, envs, steps)
         terminated = self.dones[steps, envs] * (1.0 - self.timeouts[steps, envs])
@@ -222,6 +248,7 @@ class LatentBufferMixin(CompactReplayBuffer):
             mask=self.to_torch(mask.astype(np.float32), copy=False),
             latents=self.to_torch(self.latents[rows, envs], copy=False),
             episode_starts=self.to_torch(self.episode_starts[rows, envs], copy=False),
+            places=self.to_torch(rows * self.n_envs + envs, copy=False),
         )
 
     def _segment_places(self, rows: np.ndarray, envs: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
@@ -285,15 +312,18 @@ class LatentBufferMixin(CompactReplayBuffer):
             return {key: self.to_torch(value, copy=False) for key, value in normalized.items()}  # type: ignore[union-attr]
         return self.to_torch(env.normalize_obs(obs.cpu().numpy()), copy=False)  # type: ignore[arg-type]
 
-    def sample_states(self, batch_size: int, env: VecNormalize | None = None) -> tuple[PyTorchObs, th.Tensor, th.Tensor]:
+    def sample_states(
+        self, batch_size: int, env: VecNormalize | None = None, n_by_novelty: int = 0
+    ) -> tuple[PyTorchObs, th.Tensor, th.Tensor]:
         """
-        Where the actor's imagined steps start: uniform over all stored transitions.
+        Where the actor's imagined steps start: uniform over all stored transitions, or drawn by novelty.
 
         :param batch_size: B
         :param env: normalises observations, if given
+        :param n_by_novelty: as in :meth:`sample_segments`
         :return: o_t (B, ...), z (B, latent_dim), NaN where it is not known, True where o_t is its episode's first (B,)
         """
-        rows, envs = self._uniform_places(batch_size)
+        rows, envs = self._draw_places(batch_size, n_by_novelty)
         return (
             self._observation_tensors(self._stored_observations(rows, envs), env),
             self.to_torch(self.latents[rows, envs], copy=False),
@@ -311,10 +341,16 @@ class LatentBufferMixin(CompactReplayBuffer):
         rows, envs = np.divmod(self.start_index.sample(batch_size), self.n_envs)
         return self._observation_tensors(self._stored_observations(rows, envs), env)
 
-    def _uniform_places(self, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    def _draw_places(self, batch_size: int, n_by_novelty: int) -> tuple[np.ndarray, np.ndarray]:
         if self.size() == 0:
             raise ValueError("the replay buffer is empty: collect or load transitions before sampling from it")
-        return np.random.randint(0, self.size(), size=batch_size), np.random.randint(0, self.n_envs, size=batch_size)
+        rows, envs = np.random.randint(0, self.size(), size=batch_size), np.random.randint(0, self.n_envs, size=batch_size)
+        if n_by_novelty > 0:
+            assert self.novelty is not None, "index_novelty() comes first"
+            # Other parts of a batch are told apart by their places in it, too
+            chosen = np.random.permutation(batch_size)[:n_by_novelty]
+            rows[chosen], envs[chosen] = np.divmod(self.novelty.sample(n_by_novelty), self.n_envs)
+        return rows, envs
 
     def _observation_tensors(self, stored: Observations, env: VecNormalize | None) -> PyTorchObs:
         values = self._normalize_obs(stored, env)

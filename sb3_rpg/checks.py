@@ -64,6 +64,8 @@ def check_arguments(model: "RPG") -> None:
     if isinstance(frequency, (int, float)):
         require_integer("train_freq", frequency, 1, "steps, or (number, 'step' or 'episode'), or 'auto'")
     require_integer("intrinsic_batch_size", model.intrinsic_batch_size, 1)
+    require_number("novelty_share", model.novelty_share, lambda x: 0 <= x <= 1, "in [0, 1]; 0 draws all uniformly")
+    require_number("novelty_exponent", model.novelty_exponent, lambda x: x >= 0, "of at least 0; 2 is usual")
     if model.actor_batch_size is not None:
         require_integer("actor_batch_size", model.actor_batch_size, 1)
     require_integer("plan_horizon", model.plan_horizon, 1)

@@ -110,6 +110,11 @@ class RPG(LatentTraining):
         or "auto": RND for vector observations, none for images
     :param intrinsic_reward_kwargs: its arguments
     :param intrinsic_batch_size: transitions of each of its updates, uniform over the whole replay buffer
+    :param novelty_share: share of each batch, of model and actor, that is drawn by novelty instead of uniformly: in proportion
+        to the intrinsic reward's error at a step, to the power of ``novelty_exponent``. What is rare and new is else so
+        small a part of the batches that its value is learned long after it was found. Without an intrinsic reward, all is
+        uniform; so it is in the paper
+    :param novelty_exponent: 0: uniform after all; 2: a state that is three times as novel is drawn nine times as often
     :param plan_every: plan z by imagined values instead of drawing it: None never, 0 at an episode's start, k also every
         k steps; in training and in ``predict``
     :param plan_horizon: imagined steps of a plan
@@ -180,6 +185,8 @@ class RPG(LatentTraining):
         intrinsic_reward: str | type[IntrinsicReward] | None = "auto",
         intrinsic_reward_kwargs: dict[str, Any] | None = None,
         intrinsic_batch_size: int = 256,
+        novelty_share: float = 0.0,
+        novelty_exponent: float = 2.0,
         plan_every: int | None = None,
         plan_horizon: int = 3,
         precision: str = "auto",
@@ -239,6 +246,7 @@ class RPG(LatentTraining):
         self.intrinsic_reward = intrinsic_reward
         self.intrinsic_reward_kwargs = intrinsic_reward_kwargs or {}
         self.intrinsic_batch_size = intrinsic_batch_size
+        self.novelty_share, self.novelty_exponent = novelty_share, novelty_exponent
         self.plan_every, self.plan_horizon = plan_every, plan_horizon
         self.precision = precision
         self.diagnostics = diagnostics

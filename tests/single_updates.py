@@ -69,6 +69,7 @@ def make_segments(n_steps: int = 3, batch: int = 6, latent_dim: int = DIM) -> Se
         mask,
         th.randn(batch, latent_dim),
         th.zeros(batch, dtype=th.bool),
+        th.arange(batch),
     )
 
 

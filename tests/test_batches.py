@@ -17,7 +17,7 @@ from sb3_rpg.batches import (
     fill_latents,
     map_observations,
     relabel_latents,
-    segment_bonus,
+    segment_novelty,
     take_steps,
     with_episode_starts,
 )
@@ -155,23 +155,20 @@ def test_taking_steps_keeps_each_segments_own() -> None:
     assert draw_steps(3, 4, 3, x.device) is draw_steps(3, 4, 7, x.device) is None and take_steps(x, None) is x
 
 
-class PositionBonus(IntrinsicReward):
+class PositionNovelty(IntrinsicReward):
     """Tells by its value which transition it was asked for."""
 
     def errors(self, obs: Any, actions: th.Tensor, next_obs: Any) -> th.Tensor:
-        return th.zeros(len(actions))
-
-    def bonus(self, obs: Any, actions: th.Tensor, next_obs: Any) -> th.Tensor:
         return 100.0 * obs[:, 0] + 10.0 * actions[:, 0] + next_obs[:, 0]
 
 
-def test_the_bonus_is_that_of_the_steps_asked_for() -> None:
+def test_the_novelty_is_that_of_the_steps_asked_for() -> None:
     space = spaces.Box(-1, 1, (1,))
     start, following, actions = th.tensor([[0.0], [5.0]]), th.arange(6.0).view(3, 2, 1) + 1, th.rand(3, 2, 1)
     ones = th.ones(3, 2)
-    segments = SegmentSamples(start, following, actions, ones, ones, ones, th.zeros(2, 0), ones[0].bool())
-    bonus = PositionBonus(space, space)
+    segments = SegmentSamples(start, following, actions, ones, ones, ones, th.zeros(2, 0), ones[0].bool(), th.arange(2))
+    bonus = PositionNovelty(space, space)
     before = th.cat([start.unsqueeze(0), following[:-1]])
     expected = (100.0 * before + 10.0 * actions + following).squeeze(-1)
-    assert th.equal(segment_bonus(bonus, segments), expected)
-    assert th.equal(segment_bonus(bonus, segments, th.tensor([[2, 0]])), expected[[2, 0], [0, 1]].unsqueeze(0))
+    assert th.equal(segment_novelty(bonus, segments), expected)
+    assert th.equal(segment_novelty(bonus, segments, th.tensor([[2, 0]])), expected[[2, 0], [0, 1]].unsqueeze(0))

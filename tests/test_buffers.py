@@ -224,9 +224,10 @@ def test_dtypes_and_shapes() -> None:
         "mask": (3, 6),
         "latents": (6, 2),
         "episode_starts": (6,),
+        "places": (6,),
     }
-    assert segments.episode_starts.dtype == th.bool
-    assert all(value.dtype == th.float32 for name, value in segments._asdict().items() if name != "episode_starts")
+    others = {"episode_starts": th.bool, "places": th.int64}
+    assert all(value.dtype == others.get(name, th.float32) for name, value in segments._asdict().items())
 
 
 def test_an_episode_longer_than_the_buffer_leaves_no_start_but_segments() -> None:

@@ -76,7 +76,7 @@ def environment() -> dict[str, str]:
 @pytest.mark.parametrize(
     ("layers", "arguments"),
     [
-        ("", {}),
+        ("", {"novelty_share": 0.5}),
         ("all", {"latent": "categorical"}),
         ("stacked", {}),
         ("reward", {"plan_every": 3, "precision": "bf16", "ent_coef": 0.1}),

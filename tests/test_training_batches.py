@@ -26,7 +26,8 @@ def test_the_reward_that_is_learned_is_scaled_extrinsic_reward_plus_bonus(head_s
     def bonus(obs: th.Tensor, actions: th.Tensor, next_obs: th.Tensor) -> th.Tensor:
         return next_obs[:, 2] - 0.5 * obs[:, 2]
 
-    model.bonus.bonus = bonus  # type: ignore[method-assign, assignment]
+    model.bonus.novelty = bonus  # type: ignore[method-assign, assignment]
+    model.bonus.bonus_from_errors = lambda errors: errors  # type: ignore[method-assign]
     segments, rewards, steps = model._sample_segments()
     assert (steps is None) == (head_steps is None) and len(rewards) == (head_steps or 3)
     next_obs: Any = take_steps(segments.next_observations, steps)  # type: ignore[arg-type]
@@ -112,13 +113,13 @@ def test_vec_normalize(kind: str) -> None:
 
     seen: dict[str, Any] = {}
     assert model.bonus is not None
-    bonus = model.bonus.bonus
+    novelty = model.bonus.novelty
 
     def spy(obs: Any, actions: th.Tensor, next_obs: Any) -> th.Tensor:
         seen["next_obs"] = next_obs
-        return bonus(obs, actions, next_obs)
+        return novelty(obs, actions, next_obs)
 
-    model.bonus.bonus = spy  # type: ignore[method-assign]
+    model.bonus.novelty = spy  # type: ignore[method-assign]
     learned: Any = model._sample_segments()[0].next_observations
     raw = seen["next_obs"]
     if kind == "dict":

@@ -7,7 +7,7 @@ from sb3_rpg.intrinsic.dynamics import DynamicsReward
 from sb3_rpg.intrinsic.features import ObservationFeatures, is_image, positional_encoding
 from sb3_rpg.intrinsic.icm import ICM
 from sb3_rpg.intrinsic.registry import INTRINSIC_REWARDS, make_intrinsic_reward
-from sb3_rpg.intrinsic.replay import IntrinsicDictReplayBuffer, IntrinsicReplayBuffer, uniform_transition_batch
+from sb3_rpg.intrinsic.replay import IntrinsicDictReplayBuffer, IntrinsicReplayBuffer, transitions_at, uniform_transition_batch
 from sb3_rpg.intrinsic.rnd import RND
 
 __all__ = [
@@ -24,5 +24,6 @@ __all__ = [
     "is_image",
     "make_intrinsic_reward",
     "positional_encoding",
+    "transitions_at",
     "uniform_transition_batch",
 ]

@@ -120,9 +120,17 @@ class IntrinsicReward(nn.Module, ABC):
         :param next_obs: Next observations, like ``obs``.
         :return: Bonus (B,), float32, without gradient.
         """
+        return self.bonus_from_errors(self.novelty(obs, actions, next_obs))
+
+    @th.no_grad()
+    def novelty(self, obs: Observation, actions: th.Tensor, next_obs: Observation) -> th.Tensor:
+        """
+        What :meth:`bonus` is made of; changes nothing in the model.
+
+        :return: :meth:`errors` (B,), float32, without gradient.
+        """
         with self._uncached_autocast():
-            errors = self.errors(obs, actions, next_obs)
-        return self.bonus_from_errors(errors)
+            return self.errors(obs, actions, next_obs)
 
     @th.no_grad()
     def bonus_from_errors(self, errors: th.Tensor) -> th.Tensor:

@@ -187,6 +187,20 @@ def uniform_transition_batch(
     ages = np.random.randint(0, n_rows, size=batch_size)
     rows = (replay_buffer.pos - 1 - ages) % replay_buffer.buffer_size
     envs = np.random.randint(0, replay_buffer.n_envs, size=batch_size)
+    return transitions_at(replay_buffer, rows, envs)
+
+
+def transitions_at(
+    replay_buffer: ReplayBuffer, rows: np.ndarray, envs: np.ndarray
+) -> tuple[Observation, th.Tensor, Observation]:
+    """
+    Stored transitions as a novelty model sees them.
+
+    :param replay_buffer: Replay buffer with SB3's storage.
+    :param rows: Their rows (B,).
+    :param envs: Their environments (B,).
+    :return: As :func:`uniform_transition_batch`.
+    """
     return _to_tensors(_gather(replay_buffer, rows, envs), replay_buffer.device)
 
 
