@@ -26,10 +26,13 @@ RPG_PRECISE = Algorithm("rpg_precise", "rpg", PRECISE)
 #: the paper's posterior term
 NO_BASELINE = {"posterior_baseline": False}
 RPG_NO_BASELINE = Algorithm("no_baseline", "rpg", NO_BASELINE)
+#: a part of each batch by novelty; uniform batches where the file has such a part
+RPG_NOVELTY = Algorithm("novelty_replay", "rpg", {"novelty_share": 0.25})
+RPG_UNIFORM = Algorithm("uniform_replay", "rpg", {"novelty_share": 0.0})
 RANDOM = tuple(Algorithm(name, name) for name in RANDOM_BASELINES)
 MAZE_METRICS = (Metric("coverage", every=2500),)
 #: trained for the whole budget of ``maze``; what measures less of the same runs reads them there
-MAZE_ALGORITHMS = (RPG, RPG_CATEGORICAL, MBSAC_R, SAC_RND, SAC, RPG_NO_BASELINE, *RANDOM)
+MAZE_ALGORITHMS = (RPG, RPG_CATEGORICAL, MBSAC_R, SAC_RND, SAC, RPG_NO_BASELINE, RPG_NOVELTY, *RANDOM)
 
 
 def _standard(task: str, *others: Algorithm) -> Experiment:
@@ -92,6 +95,15 @@ _MAZE_GROUPS: Mapping[str, tuple[str, tuple[Algorithm, ...]]] = {
         (*(_rpg(f"beta_{beta:g}", beta=beta) for beta in (0.0, 1e-4, 1e-3, 5e-3, 5e-2)), RPG_NO_BASELINE),
     ),
     "horizon": ("K, replayed and imagined steps (rpg: 3)", tuple(_rpg(f"horizon_{k}", horizon=k) for k in (1, 5))),
+    "replay": (
+        "batches drawn by novelty: a quarter of them (novelty_replay) or half; in proportion to the bonus's error itself, "
+        "instead of its square (novelty_linear)",
+        (
+            RPG_NOVELTY,
+            _rpg("novelty_half", novelty_share=0.5),
+            _rpg("novelty_linear", novelty_share=0.25, novelty_exponent=1.0),
+        ),
+    ),
     "rnd": (
         "parts of RND",
         (
@@ -160,6 +172,9 @@ _EXPERIMENTS = (
                 "z: Gaussian (rpg), also with the paper's posterior term (no_baseline), categorical, none (mbsac_r)",
                 ("rpg", "no_baseline", "rpg_categorical", "mbsac_r"),
             ),
+            Group(
+                "replay", "batches: uniform (rpg), a quarter by novelty (novelty_replay)", ("rpg", "novelty_replay", "mbsac_r")
+            ),
         ),
         milestones=(50_000, 120_000, 180_000, 240_000),
     ),
@@ -169,7 +184,7 @@ _EXPERIMENTS = (
         task=MAZE_SPARSE,
         budget=250_000,
         metrics=(Metric("success", every=5000), Metric("coverage", every=5000)),
-        algorithms=(RPG, RPG_CATEGORICAL, MBSAC_R, SAC_RND, SAC),
+        algorithms=(RPG, RPG_CATEGORICAL, MBSAC_R, SAC_RND, SAC, RPG_UNIFORM),
         baseline="mbsac_r",
         seeds=5,
     ),

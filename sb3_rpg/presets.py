@@ -40,6 +40,7 @@ PAPER: dict[str, Any] = {
     "intrinsic_reward": "rnd",
     "intrinsic_reward_kwargs": {"normalize": False, "obs_scale": 0.05, "scale": 0.1},
     "intrinsic_batch_size": 512,
+    "novelty_share": 0.0,
     "precision": "fp32",
     "policy_kwargs": {"activation_fn": nn.ELU},
 }

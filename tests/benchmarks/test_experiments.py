@@ -72,7 +72,7 @@ def test_ablations_differ_from_the_default_in_one_group_each() -> None:
     experiment = EXPERIMENTS["maze_100k"]
     labels = [algorithm.label for algorithm in experiment.algorithms]
     assert {group.name for group in experiment.groups} == {
-        *("baselines", "speed", "latent", "latent_dim", "beta", "horizon", "rnd", "bonus")
+        *("baselines", "speed", "latent", "latent_dim", "beta", "horizon", "replay", "rnd", "bonus")
     }
     assert all(group.labels[0] == "rpg" for group in experiment.groups)  # trained once, shown in each
     ablations = [group for group in experiment.groups if group.name != "baselines"]
