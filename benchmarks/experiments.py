@@ -173,7 +173,9 @@ _EXPERIMENTS = (
                 ("rpg", "no_baseline", "rpg_categorical", "mbsac_r"),
             ),
             Group(
-                "replay", "batches: uniform (rpg), a quarter by novelty (novelty_replay)", ("rpg", "novelty_replay", "mbsac_r")
+                "replay",
+                "batches: uniform (rpg; without z: mbsac_r), a quarter by novelty (novelty_replay)",
+                ("rpg", "novelty_replay", "mbsac_r"),
             ),
         ),
         milestones=(50_000, 120_000, 180_000, 240_000),

@@ -100,10 +100,11 @@ class NoveltyIndex:
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(*state["shape"], state["exponent"])  # type: ignore[misc]
+        self._shape = state["shape"]
+        self._novelty = np.full(self._shape[0] * self._shape[1], np.nan, dtype=np.float32)
+        self._novelty[state["rated"]] = state["novelty"]
         self._unrated = dict.fromkeys(state["unrated"])
-        if len(state["rated"]) > 0:
-            self.rate(state["rated"], state["novelty"])
+        self.exponent = state["exponent"]
 
     def forget(self, rows: np.ndarray) -> None:
         """
@@ -111,7 +112,7 @@ class NoveltyIndex:
         """
         self._unrated.update(dict.fromkeys(rows.tolist()))
 
-    def unrated(self, n: int) -> Iterator[np.ndarray]:
+    def take_unrated(self, n: int) -> Iterator[np.ndarray]:
         """
         :param n: rows at a time
         :return: flat places (row * n_envs + env) of all that is new, which from then on counts as looked at

@@ -23,7 +23,6 @@ from sb3_rpg.intrinsic import IntrinsicReward, transitions_at, uniform_transitio
 from sb3_rpg.losses import entropy_coefficient_loss, latent_temperature_step
 from sb3_rpg.metrics import Metrics
 from sb3_rpg.networks import polyak_average
-from sb3_rpg.novelty import NoveltyIndex
 from sb3_rpg.policies import RPGPolicy
 from sb3_rpg.posterior import Posterior
 from sb3_rpg.precision import Twin
@@ -151,10 +150,8 @@ class LatentTraining(LatentOffPolicyAlgorithm):
         :return: a batch; what the reward head learns from it, scaled extrinsic reward plus bonus, (M, B); the steps that the
             heads learn from, (M, B), None: all
         """
-        self._rate_new_transitions()
-        segments = self.replay_buffer.sample_segments(
-            self.batch_size, self.horizon, n_by_novelty=self._n_by_novelty(self.batch_size)
-        )
+        n_by_novelty = self._count_by_novelty(self.batch_size)
+        segments = self.replay_buffer.sample_segments(self.batch_size, self.horizon, n_by_novelty=n_by_novelty)
         segments = segments._replace(latents=self._relabel(segments.latents))
         steps = draw_steps(self.horizon, self.batch_size, self.head_steps, self.device)
         bonus = None
@@ -162,8 +159,9 @@ class LatentTraining(LatentOffPolicyAlgorithm):
             with self._autocast:
                 novelty = segment_novelty(self.bonus, segments, steps)
             bonus = self.bonus.bonus_from_errors(novelty.flatten()).view_as(novelty)
-            if self._n_by_novelty(self.batch_size) > 0:
-                self._index_novelty().rate(segments.places.cpu().numpy(), novelty.float().mean(dim=0).cpu().numpy())
+            if n_by_novelty > 0:
+                index = self.replay_buffer.index_novelty(self.novelty_exponent)
+                index.rate(segments.places.cpu().numpy(), novelty.mean(dim=0).cpu().numpy())
         if self._vec_normalize_env is not None:
             segments = self.replay_buffer.normalize_segments(segments, self._vec_normalize_env)
         rewards = take_steps(segments.rewards, steps) * self._extrinsic_scale()
@@ -173,22 +171,17 @@ class LatentTraining(LatentOffPolicyAlgorithm):
             rewards = rewards + bonus
         return segments, rewards, steps
 
-    def _n_by_novelty(self, batch_size: int) -> int:
-        return 0 if self.bonus is None else round(self.novelty_share * batch_size)
-
-    def _index_novelty(self) -> NoveltyIndex:
-        return self.replay_buffer.index_novelty(self.novelty_exponent)
-
-    def _rate_new_transitions(self) -> None:
-        """Of what has been stored since, all is looked at once, before anything is drawn by novelty."""
-        if self.bonus is None or self._n_by_novelty(self.batch_size) == 0:
-            return
-        index = self._index_novelty()
-        for places in index.unrated(1 + 4096 // self.n_envs):
-            batch = transitions_at(self.replay_buffer, *np.divmod(places, self.n_envs))
-            with self._autocast:
-                novelty = self.bonus.novelty(*batch)
-            index.rate(places, novelty.float().cpu().numpy())
+    def _count_by_novelty(self, batch_size: int) -> int:
+        """How many of a batch are drawn by novelty; before any is, all that has been stored since is looked at once."""
+        count = 0 if self.bonus is None else round(self.novelty_share * batch_size)
+        if self.bonus is not None and count > 0:
+            index = self.replay_buffer.index_novelty(self.novelty_exponent)
+            for places in index.take_unrated(1 + 4096 // self.n_envs):
+                batch = transitions_at(self.replay_buffer, *np.divmod(places, self.n_envs))
+                with self._autocast:
+                    novelty = self.bonus.novelty(*batch)
+                index.rate(places, novelty.cpu().numpy())
+        return count
 
     def _relabel(self, latents: th.Tensor) -> th.Tensor:
         if self.replay_buffer.lacks_latents:
@@ -252,8 +245,7 @@ class LatentTraining(LatentOffPolicyAlgorithm):
         settings = self.update_settings()
         if not isinstance(settings.latent_ent_coef, th.Tensor):
             self.actor.latent_temperature.fill_(settings.latent_ent_coef)
-        self._rate_new_transitions()
-        n_by_novelty = self._n_by_novelty(batch_size)
+        n_by_novelty = self._count_by_novelty(batch_size)
         batch = PolicyBatch(*self.replay_buffer.sample_states(batch_size, self._vec_normalize_env, n_by_novelty))
         batch = batch._replace(latents=self._relabel(batch.latents))
         n_starts = 0
