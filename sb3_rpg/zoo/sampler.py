@@ -42,6 +42,8 @@ def sample_rpg_params(trial: "optuna.Trial", n_actions: int, n_envs: int, additi
         "latent": trial.suggest_categorical("latent", LATENTS),
         "latent_dim": trial.suggest_int("latent_dim", 2, 24, log=True),
         "horizon": trial.suggest_int("horizon", 1, _max_horizon(trial)),
+        # Of no effect without a bonus
+        "novelty_share": trial.suggest_categorical("novelty_share", [0.0, 0.25]),
     }
     if "intrinsic_reward" not in trial.study.user_attrs:  # one that the file names has arguments of its own there
         sampled_params["intrinsic_reward"] = trial.suggest_categorical("intrinsic_reward", ["auto", "none"])
