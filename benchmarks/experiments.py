@@ -189,6 +189,7 @@ _EXPERIMENTS = (
         algorithms=(RPG, RPG_CATEGORICAL, MBSAC_R, SAC_RND, SAC, RPG_UNIFORM),
         baseline="mbsac_r",
         seeds=5,
+        milestones=(100_000, 150_000, 200_000),
     ),
     _part_of_maze(
         name="maze_100k",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,13 @@ def _draw_trajectories(experiment: Experiment, chosen: Mapping[str, tuple[int, V
 
 
 def _drawing(experiment: Experiment) -> Any:
-    """The function that draws positions in what the experiment's task looks like."""
-    from sb3_rpg.envs.maze_plot import draw_visits
+    """The function that draws positions in what the experiment's task looks like; rewarded rooms are tinted."""
+    import gymnasium as gym
+
+    from sb3_rpg.envs.maze_plot import draw_maze, draw_visits
     from sb3_rpg.envs.push_plot import draw_push_visits
 
-    return {"maze": draw_visits, "push": draw_push_visits}[experiment.task.vec_env]
+    if experiment.task.vec_env == "push":
+        return draw_push_visits
+    reward = gym.spec(experiment.task.env_id).kwargs.get("reward", "none")
+    return partial(draw_visits, geometry=partial(draw_maze, reward=reward))

@@ -35,7 +35,8 @@ _POSITION_SCALE = 0.01
 
 _PIXELS_PER_UNIT = 40
 _CENTRES = (-4.0, -2.0, 0.0, 2.0, 4.0)
-_GOALS: dict[RewardKind, list[tuple[float, float]]] = {
+#: centres of the rooms that each kind of reward pays in
+GOALS: dict[RewardKind, list[tuple[float, float]]] = {
     "none": [],
     "sparse": [FARTHEST_ROOM],
     "escape": [(x, y) for x in _CENTRES for y in _CENTRES if in_outer_room((x, y))],
@@ -156,7 +157,7 @@ def maze_image(
     """
     walls = _walls_mask(blocked)
     image = raster.blank(*walls.shape)
-    for centre in _GOALS[reward]:
+    for centre in GOALS[reward]:
         left, top = _pixel(np.array(centre) + np.array([-1.0, 1.0]) * ROOM_SIZE / 2)
         side = ROOM_SIZE * _PIXELS_PER_UNIT
         raster.rectangle(image, left, top, left + side, top + side, raster.PALE_GOLD)

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from sb3_rpg.envs.maze_layout import GAP_WIDTH, HALF_SIZE, FloatArray, IntArray, Passage, check_passages, maze_walls
+from sb3_rpg.envs.maze import GOALS, RewardKind
+from sb3_rpg.envs.maze_layout import (
+    GAP_WIDTH,
+    HALF_SIZE,
+    ROOM_SIZE,
+    FloatArray,
+    IntArray,
+    Passage,
+    check_passages,
+    maze_walls,
+)
+from sb3_rpg.envs.raster import PALE_GOLD
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -20,6 +31,7 @@ _PALETTE = np.array(
 ) / 255.0  # fmt: skip
 _SINGLE_COLOR = (0.4, 0.4, 0.4)
 _BLOCKED_COLOR = (0.8, 0.0, 0.1)
+_GOAL_COLOR = np.array(PALE_GOLD) / 255.0
 
 _OKLAB_TO_LMS = np.array(
     [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]
@@ -114,7 +126,13 @@ def latent_colors(latents: npt.ArrayLike, among: npt.ArrayLike | None = None) ->
     return _oklab_to_rgb(np.stack([0.66 + 0.17 * u, 0.16 * v, 0.14 * u], axis=-1))
 
 
-def draw_maze(ax: Axes, title: str | None = None, cells: bool = False, blocked: Sequence[Passage] = ()) -> Axes:
+def draw_maze(
+    ax: Axes,
+    title: str | None = None,
+    cells: bool = False,
+    blocked: Sequence[Passage] = (),
+    reward: RewardKind = "none",
+) -> Axes:
     """
     Draw the walls and set up the axes. Where a passage is walled off, its gap is drawn in red.
 
@@ -122,11 +140,16 @@ def draw_maze(ax: Axes, title: str | None = None, cells: bool = False, blocked: 
     :param title: title of the axes
     :param cells: whether to show the unit cells that coverage counts
     :param blocked: passages that are walled off, see :data:`~sb3_rpg.envs.maze_layout.PASSAGES`
+    :param reward: tint the rooms that it rewards, see :class:`~sb3_rpg.envs.maze.MazeEnv`
     :return: the axes
     :raises ValueError: if one is none of the maze's passages
     """
     from matplotlib.collections import LineCollection
+    from matplotlib.patches import Rectangle
 
+    for x, y in GOALS[reward]:
+        corner = (x - ROOM_SIZE / 2, y - ROOM_SIZE / 2)
+        ax.add_patch(Rectangle(corner, ROOM_SIZE, ROOM_SIZE, facecolor=_GOAL_COLOR, linewidth=0, zorder=-1))
     if cells:
         ticks = np.arange(-HALF_SIZE + 1.0, HALF_SIZE)
         grid = [[(x, -HALF_SIZE), (x, HALF_SIZE)] for x in ticks] + [[(-HALF_SIZE, y), (HALF_SIZE, y)] for y in ticks]

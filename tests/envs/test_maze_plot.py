@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from sb3_rpg.envs.maze import RewardKind, at_goal
 from sb3_rpg.envs.maze_plot import draw_maze, draw_visits, latent_colors, share_legend
 
 if TYPE_CHECKING:
@@ -40,6 +41,14 @@ def test_blocked_passages_are_walls_that_stand_out(ax: Axes) -> None:
     assert len(walls.get_paths()) == 66
     ends = {tuple(np.asarray(path.vertices, dtype=np.float64).ravel().tolist()) for path in plugs.get_paths()}
     assert ends == {(1.0, -0.2, 1.0, 0.2), (-0.2, 1.0, 0.2, 1.0)}
+
+
+@pytest.mark.parametrize(("reward", "rooms"), [("none", 0), ("sparse", 1), ("escape", 16)])
+def test_rewarded_rooms_are_tinted(ax: Axes, reward: RewardKind, rooms: int) -> None:
+    draw_maze(ax, reward=reward)
+    assert len(ax.patches) == rooms
+    for patch in ax.patches:
+        assert at_goal(reward, patch.get_extents().transformed(ax.transData.inverted()).get_points().mean(axis=0))
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 12])
