@@ -110,7 +110,6 @@ def _drawing(experiment: Experiment) -> Any:
     from sb3_rpg.envs.maze_plot import draw_maze, draw_visits
     from sb3_rpg.envs.push_plot import draw_push_visits
 
-    if experiment.task.vec_env == "push":
-        return draw_push_visits
     reward = gym.spec(experiment.task.env_id).kwargs.get("reward", "none")
-    return partial(draw_visits, geometry=partial(draw_maze, reward=reward))
+    maze = partial(draw_visits, geometry=partial(draw_maze, reward=reward))
+    return {"maze": maze, "push": draw_push_visits}[experiment.task.vec_env]
