@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -155,3 +156,13 @@ def _seeds() -> None:
     """Tests must not depend on the order that they run in."""
     np.random.seed(0)
     th.manual_seed(0)
+
+
+@pytest.fixture
+def no_warnings() -> Iterator[None]:
+    """Warnings are errors, PyTorch's too, which otherwise come once in a process."""
+    th.set_warn_always(True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+    th.set_warn_always(False)
