@@ -182,9 +182,12 @@ def report(experiment: Experiment, folder: Path, images: Path, x: str = "steps")
     curves = load_curves(folder, experiment)
     table = make_table(experiment, curves, Results(folder))
     print(table)
-    written = [folder / "table.md", images / f"{experiment.name}.png"]
+    written = [folder / "table.md"]
     write_text(written[0], table)
-    save_curves(written[1], experiment, curves)
+    # Where the end alone is measured there is no curve
+    if experiment.metric.every < experiment.budget:
+        written.append(images / f"{experiment.name}.png")
+        save_curves(written[-1], experiment, curves)
     if experiment.has_maps:
         shown = experiment.groups[0].labels if experiment.groups else curves
         seen = {label: curve for label, curve in curves.items() if label in shown}

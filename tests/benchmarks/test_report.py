@@ -220,6 +220,11 @@ def test_report_writes_table_and_figures(tmp_path: Path, experiment: Experiment,
     assert [path.read_bytes() for path in report(experiment, tmp_path, images)] == before
 
 
+def test_what_is_measured_at_the_end_alone_has_no_curve(tmp_path: Path, experiment: Experiment) -> None:
+    at_the_end = replace(experiment, metrics=(Metric("coverage", experiment.budget),))
+    assert report(at_the_end, tmp_path, tmp_path / "images") == [tmp_path / "table.md"]
+
+
 def test_stages_are_told_apart_and_short_episodes_rest_at_their_end(tmp_path: Path) -> None:
     positions, episodes = np.arange(14.0).reshape(7, 2), np.array([0, 0, 0, 1, 2, 2, 2])
     np.savez(tmp_path / "visits.npz", positions=positions, episodes=episodes, steps=np.array([0, 50, 100]))
