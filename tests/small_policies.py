@@ -20,13 +20,18 @@ DIM = 4
 
 
 def make_policy(
-    latent: str = "gaussian", obs: spaces.Space = OBS, cls: type[RPGPolicy] = RPGPolicy, **kwargs: Any
+    latent: str = "gaussian",
+    obs: spaces.Space = OBS,
+    cls: type[RPGPolicy] = RPGPolicy,
+    act: spaces.Box = ACT,
+    **kwargs: Any,
 ) -> RPGPolicy:
     th.manual_seed(0)
-    arguments = {"latent_space": make_latent_space(latent, DIM), **SMALL_POLICY, **kwargs}
-    policy = cls(obs, kwargs.pop("act", ACT), lambda _: 1e-3, **{k: v for k, v in arguments.items() if k != "act"})
+    policy = cls(obs, act, lambda _: 1e-3, **{"latent_space": make_latent_space(latent, DIM), **SMALL_POLICY, **kwargs})
     if policy.actor.latent_head is not None:  # as if learned: not the same for all observations
-        nn.init.normal_(policy.actor.latent_head[-1].weight)  # type: ignore[arg-type]
+        last = policy.actor.latent_head[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.normal_(last.weight)
     return policy
 
 

@@ -83,9 +83,10 @@ def test_z_is_planned_at_an_episodes_start_and_every_so_many_steps() -> None:
 
 @pytest.mark.usefixtures("no_warnings")
 def test_a_chosen_z_is_honoured_by_a_planning_policy_until_it_plans_anew() -> None:
-    policy, state, kept = make_policy(), np.full(DIM, 0.3, dtype=np.float32), []
+    policy, kept = make_policy(), []
+    state: np.ndarray | tuple[np.ndarray, ...] = np.full(DIM, 0.3, dtype=np.float32)
     for _ in range(3):
-        _, state = policy.predict(observations(2), state, planning=PlanningConfig(every=2))  # type: ignore[assignment]
+        _, state = policy.predict(observations(2), state, planning=PlanningConfig(every=2))
         kept.append(bool(np.allclose(state[0], 0.3)))
     assert kept == [True, True, False]
 
