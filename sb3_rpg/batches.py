@@ -107,15 +107,15 @@ def with_episode_starts(batch: PolicyBatch, starts: PyTorchObs, n_starts: int) -
     return PolicyBatch(obs, th.cat([batch.latents, latents]), th.cat([batch.episode_starts, flags]))
 
 
-def draw_steps(n_steps: int, batch: int, n_drawn: int, device: th.device) -> th.Tensor | None:
+def draw_steps(n_steps: int, batch: int, n_drawn: int | None, device: th.device) -> th.Tensor | None:
     """
     :param n_steps: K
     :param batch: B
-    :param n_drawn: how many of each segment's steps
+    :param n_drawn: how many of each segment's steps; None: all
     :param device: of the segments
     :return: indices of different steps of each segment, (n_drawn, B); None: all in order
     """
-    if n_drawn >= n_steps:
+    if n_drawn is None or n_drawn >= n_steps:
         return None
     return th.rand(n_steps, batch, device=device).topk(n_drawn, dim=0, sorted=False).indices
 

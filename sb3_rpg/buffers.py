@@ -189,12 +189,13 @@ class LatentBufferMixin(CompactReplayBuffer):
         """
         To be called before transitions are added that may be of other episodes than the newest ones.
 
-        :param observations: what the environments show, as stored; if it is what the newest transitions led to, their
-            episodes go on. None: not known
+        :param observations: what the environments show, as stored; where it is what the newest transitions led to, or these
+            were their episodes' last, episodes go on. None: not known
         """
         # Buffers that were saved by an earlier version do not say it themselves
         self._note_terminations(slice(0, self.size()))
-        if observations is None or not _same(self.next_observations, self.pos - 1, observations):
+        newest = self.pos - 1
+        if observations is None or not (_same(self.next_observations, newest, observations) | (self.dones[newest] > 0)).all():
             self._newest_staged = None
 
     def _begin_episodes(self, starts: np.ndarray) -> None:
@@ -365,11 +366,16 @@ def _at(stored: Observations, rows: np.ndarray, envs: np.ndarray) -> Observation
     return stored[rows, envs]
 
 
-def _same(stored: Observations, row: int, values: Observations) -> bool:
+def _same(stored: Observations, row: int, values: Observations) -> np.ndarray:
+    """
+    :return: whether an environment's values are those stored of it, (n_envs,)
+    """
     if isinstance(stored, dict):
-        return isinstance(values, dict) and all(_same(array, row, values[key]) for key, array in stored.items())
+        assert isinstance(values, dict)
+        return np.all([_same(array, row, values[key]) for key, array in stored.items()], axis=0)
     assert not isinstance(values, dict)
-    return bool(np.array_equal(stored[row], values.reshape(stored[row].shape).astype(stored.dtype)))
+    equal = stored[row] == values.reshape(stored[row].shape).astype(stored.dtype)
+    return equal.reshape(len(equal), -1).all(axis=1)
 
 
 class LatentReplayBuffer(LatentBufferMixin, ReplayBuffer):

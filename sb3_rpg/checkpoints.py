@@ -66,7 +66,13 @@ def write_checkpoint(folder: Folder, model: BaseAlgorithm, extra: Any = None, ke
     target, temporary = folder / f"{model.num_timesteps:012d}", folder / ".incomplete"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    content = {"extra": extra, "randomness": get_random_state(), "layers": _layer_states(model.get_env())}
+    content = {
+        "extra": extra,
+        "randomness": get_random_state(),
+        # Drawn from by SB3's algorithms before they learn
+        "action_space": model.action_space.np_random.bit_generator.state,
+        "layers": _layer_states(model.get_env()),
+    }
     model.save(temporary / "model.zip")
     if isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None:
         model.save_replay_buffer(temporary / "replay_buffer.pkl")
@@ -99,9 +105,9 @@ def load_checkpoint(
     """
     The model as it was when the checkpoint was written; go on with ``learn(..., reset_num_timesteps=False)``.
 
-    Random generators are set to their state of then. What the environment itself is doing can only be restored by layers
-    that offer ``state_dict()`` and ``load_state_dict()``, as ``MazeVecEnv`` does; where one does not, the run goes on with new
-    episodes, other ones than at its beginning.
+    Random generators are set to their state of then, unless ``kwargs`` hold another ``seed``. What the environment itself is
+    doing can only be restored by layers that offer ``state_dict()`` and ``load_state_dict()``, as ``MazeVecEnv`` does; where
+    one does not, the run goes on with new episodes, other ones than at its beginning.
 
     :param path: a checkpoint
     :param model_class: class of the model
@@ -125,7 +131,10 @@ def load_checkpoint(
     # load() seeds everything as at the run's start
     if not restored and model.seed is not None:
         vec_env.seed((model.seed + model.num_timesteps) % 2**31)
-    set_random_state(content["randomness"])
+    if "seed" not in kwargs:
+        set_random_state(content["randomness"])
+        if "action_space" in content:  # of a later version than 0.1.0
+            model.action_space.np_random.bit_generator.state = content["action_space"]
     return model, content["extra"]
 
 

@@ -53,9 +53,11 @@ def check_arguments(model: "RPG") -> None:
     :raises ValueError: naming the argument, its value and the remedy
     """
     require_integer("horizon", model.horizon, 1, "3 is the paper's, 1 fits episodes of a single step")
-    require_integer("target_horizon", model.target_horizon, 1, "1 is the fastest, None means `horizon`")
+    if model.target_horizon is not None:
+        require_integer("target_horizon", model.target_horizon, 1, "1 is the fastest, None means `horizon`")
     require_integer("policy_delay", model.policy_delay, 1)
-    require_integer("head_steps", model.head_steps, 1, "1 is the fastest, None means all")
+    if model.head_steps is not None:
+        require_integer("head_steps", model.head_steps, 1, "1 is the fastest, None means all")
     require_integer("target_update_interval", model.target_update_interval, 1)
     require_integer("batch_size", model.batch_size, 1)
     require_integer("buffer_size", model.buffer_size, 1)

@@ -3,7 +3,8 @@ MLPs and GRU steps as one node of autograd's graph, with bias and activation ins
 
 On a CPU a hidden layer of 256 units costs 150 us of products for 1500 rows in bfloat16, and as much again for bias, ReLU and
 autograd's bookkeeping. oneDNN computes bias and ReLU on the tiles that it has just multiplied; the results are the same
-bits. Where its operators are absent, the activation is unknown here, or numbers are float32, torch's layers run one by one.
+bits. Where its operators are absent or the CPU is too old for them, the activation is unknown here, or numbers are float32,
+torch's layers run one by one.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,10 +17,10 @@ from torch import nn
 
 def _has_onednn() -> bool:
     try:
-        operator = th.ops.mkldnn._linear_pointwise
+        operator, takes_bf16 = th.ops.mkldnn._linear_pointwise, th.ops.mkldnn._is_mkldnn_bf16_supported
     except (AttributeError, RuntimeError):
         return False
-    return bool(th.backends.mkldnn.is_available()) and operator is not None
+    return bool(th.backends.mkldnn.is_available()) and operator is not None and bool(takes_bf16())
 
 
 HAS_ONEDNN = _has_onednn()

@@ -242,17 +242,12 @@ def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
 
 
 @th.no_grad()
-def polyak_average(online: Sequence[th.Tensor], target: Sequence[th.Tensor], tau: float) -> None:
+def polyak_average(online: list[th.Tensor], target: list[th.Tensor], tau: float) -> None:
     """
-    target <- (1 - tau) target + tau online, in place, for all tensors in one call; integers (the counters of batch
-    normalisation) are copied.
+    target <- (1 - tau) target + tau online, in place, for all tensors in one call.
 
-    :param online: tensors to follow
+    :param online: tensors of real numbers to follow
     :param target: tensors to move, of the same shapes
     :param tau: share of the online tensor, in [0, 1]
     """
-    pairs = [pair for pair in zip(target, online, strict=True) if pair[0].is_floating_point()]
-    th._foreach_lerp_([pair[0] for pair in pairs], [pair[1] for pair in pairs], tau)
-    for moved, followed in zip(target, online, strict=True):
-        if not moved.is_floating_point():
-            moved.copy_(followed)
+    th._foreach_lerp_(target, online, tau)

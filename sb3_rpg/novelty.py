@@ -58,7 +58,7 @@ class SumTree:
 
 class NoveltyIndex:
     """
-    How novel each transition of a replay buffer was when it was last looked at.
+    How novel each transition of a replay buffer was when it, or a segment that it begins, was last looked at.
 
     Curious Replay (Kauvar et al., ICML 2023) draws by counts and model errors; here it is the error of the intrinsic reward's
     own model, to a power.

@@ -262,7 +262,8 @@ class RPGPolicy(BasePolicy):
 
     def imagined_values(self, states: th.Tensor, latents: th.Tensor, planning: PlanningConfig) -> th.Tensor:
         """
-        V_est of several latents for each state, without the bonus terms of exploration (entropy, posterior).
+        V_est of several latents for each state, with the modes of pi(a|s,z); the imagined steps without the entropy and
+        posterior terms. What reward and value heads have learned of the intrinsic reward, and values of ``beta``, is in it.
 
         :param states: (B, S)
         :param latents: (N, B, latent_dim)

@@ -116,8 +116,8 @@ class LatentOffPolicyAlgorithm(PersistentOffPolicyAlgorithm):
         log_interval: int | None = None,
     ) -> RolloutReturn:
         """
-        As SB3's, but a callback that stops training loses no transition: the environment has made its step, so the next
-        ``learn()`` would go on from an observation that is one step old.
+        As SB3's, but a callback that stops training loses no transition, nor an episode's end: the environment has made its
+        step, so the next ``learn()`` would go on from an observation that is one step old.
 
         :return: as SB3's
         """
@@ -130,6 +130,10 @@ class LatentOffPolicyAlgorithm(PersistentOffPolicyAlgorithm):
             self._store_transition(
                 replay_buffer, step["buffer_actions"], step["new_obs"], step["rewards"], step["dones"], step["infos"]
             )
+            for index in np.flatnonzero(step["dones"]):
+                self._episode_num += 1
+                if action_noise is not None:
+                    action_noise.reset(**({"indices": [int(index)]} if env.num_envs > 1 else {}))
         return rollout
 
     def _store_transition(

@@ -23,6 +23,7 @@ from sb3_rpg.checks import (
     check_horizon,
     check_latent_target_entropy,
     check_replay_buffer,
+    require_integer,
 )
 from sb3_rpg.diagnostics import DiagnosticsCallback
 from sb3_rpg.intrinsic import INTRINSIC_REWARDS, IntrinsicReward, is_image, make_intrinsic_reward
@@ -53,8 +54,8 @@ class RPG(LatentTraining):
     :param batch_size: B, segments an update
     :param tau: share of the online networks in the target networks at each of their updates
     :param gamma: discount factor
-    :param train_freq: as in SB3; "auto": one update follows ten environment steps, or a vector step if that is more. (The
-        paper: five, and the actor at every second update.)
+    :param train_freq: as in SB3; "auto": one update follows as many vector steps as there are in ten environment steps, or one
+        if that is more. (The paper: five environment steps, and the actor at every second update.)
     :param gradient_steps: as in SB3; updates after each rollout
     :param action_noise: as in SB3; rarely of use here
     :param replay_buffer_class: ``ReplayBuffer``, ``DictReplayBuffer`` or ``HerReplayBuffer`` (their latent variants are
@@ -107,13 +108,13 @@ class RPG(LatentTraining):
     :param reward_scale: factor on extrinsic rewards; as ``beta``, or "auto":
         :class:`~sb3_rpg.reward_scaling.ReturnScaler`
     :param intrinsic_reward: "rnd", "icm", "disagreement", a subclass of :class:`~sb3_rpg.intrinsic.IntrinsicReward`, "none",
-        or "auto": RND for vector observations, none for images
+        or "auto": RND, but none for images unless ``intrinsic_reward_kwargs`` say what to look at instead ("function", "keys")
     :param intrinsic_reward_kwargs: its arguments
     :param intrinsic_batch_size: transitions of each of its updates, uniform over the whole replay buffer
     :param novelty_share: share of each batch, of model and actor, that is drawn by novelty instead of uniformly: in proportion
-        to the intrinsic reward's error at a step, to the power of ``novelty_exponent``. What is rare and new is else so
-        small a part of the batches that its value is learned long after it was found. Without an intrinsic reward, all is
-        uniform; so it is in the paper
+        to the intrinsic reward's error at a step (or in the segment that it begins), to the power of ``novelty_exponent``.
+        What is rare and new is else so small a part of the batches that its value is learned long after it was found. Without
+        an intrinsic reward, all is uniform; so it is in the paper
     :param novelty_exponent: 0: uniform after all; 2: a state that is three times as novel is drawn nine times as often
     :param plan_every: plan z by imagined values instead of drawing it: None never, 0 at an episode's start, k also every
         k steps; in training and in ``predict``
@@ -232,8 +233,8 @@ class RPG(LatentTraining):
         self.latent_target_entropy = latent_target_entropy
         self.latent_relabel = latent_relabel
         self.horizon = horizon
-        self.target_horizon = horizon if target_horizon is None else target_horizon
-        self.head_steps = horizon if head_steps is None else head_steps
+        self.target_horizon = target_horizon
+        self.head_steps = head_steps
         self.value_weight_decay = value_weight_decay
         self.policy_delay = policy_delay
         self.actor_batch_size = actor_batch_size
@@ -255,7 +256,8 @@ class RPG(LatentTraining):
         self._automatic_train_freq: TrainFreq | str = "auto"
         self._own_diagnostics: DiagnosticsCallback | None = None
         self._n_model_updates = 0
-        self.log_ent_coef = None
+        # Unused where alpha is not learned, but load() writes there what a file holds of a model that learned it
+        self.log_ent_coef = th.zeros(1)
         self.ent_coef_optimizer = None
 
         if _init_setup_model:
@@ -274,8 +276,6 @@ class RPG(LatentTraining):
             "latent_target_entropy", self.latent_target_entropy, minimum=-math.inf
         )
         self.reward_scale = make_automatic_coefficient("reward_scale", self.reward_scale)
-        self.target_horizon = self.horizon if self.target_horizon is None else self.target_horizon
-        self.head_steps = self.horizon if self.head_steps is None else self.head_steps
         self.loss_weights = {**LOSS_WEIGHTS, **(self.loss_weights or {})}
         self.latent_kwargs = self.latent_kwargs or {}
         self.intrinsic_reward_kwargs = self.intrinsic_reward_kwargs or {}
@@ -341,6 +341,8 @@ class RPG(LatentTraining):
     def _intrinsic_reward_name(self) -> str | type[IntrinsicReward] | None:
         if self.intrinsic_reward != "auto":
             return self.intrinsic_reward
+        if {"function", "keys"} & self.intrinsic_reward_kwargs.keys():
+            return "rnd"  # who says what is looked at wants it looked at
         space = self.observation_space
         parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
         # Images whose values are real numbers have three dimensions, stacked vectors two
@@ -373,6 +375,8 @@ class RPG(LatentTraining):
         return super()._setup_learn(*args, **kwargs)
 
     def _planning(self, plan_every: int | None = None) -> PlanningConfig | None:
+        if plan_every is not None:
+            require_integer("plan_every", plan_every, 0, "None leaves it to the constructor's argument")
         every = self.plan_every if plan_every is None else plan_every
         return None if every is None else self.planning_config(every)
 
@@ -392,7 +396,7 @@ class RPG(LatentTraining):
         self.replay_buffer.after_loading(self._last_obs if self._vec_normalize_env is None else self._last_original_obs)
 
     def _excluded_save_params(self) -> list[str]:
-        aliases = ["actor", "world_model", "world_model_target", "posterior", "metrics", "bonus"]
+        aliases = ["actor", "world_model", "world_model_target", "posterior", "metrics", "bonus", "log_ent_coef"]
         aliases += ["_autocast", "_twin", "_own_diagnostics"]
         return super()._excluded_save_params() + aliases
 

@@ -44,7 +44,7 @@ class LatentTraining(LatentOffPolicyAlgorithm):
     posterior: Posterior
     bonus: IntrinsicReward | None
     metrics: Metrics
-    log_ent_coef: th.Tensor | None
+    log_ent_coef: th.Tensor
     ent_coef_optimizer: th.optim.Optimizer | None
     _twin: Twin[RPGPolicy]
     _autocast: th.autocast
@@ -59,8 +59,8 @@ class LatentTraining(LatentOffPolicyAlgorithm):
     latent_target_entropy: str | Coefficient
     latent_relabel: float | str
     horizon: int
-    target_horizon: int
-    head_steps: int
+    target_horizon: int | None
+    head_steps: int | None
     value_weight_decay: float
     policy_delay: int
     actor_batch_size: int | None
@@ -78,10 +78,10 @@ class LatentTraining(LatentOffPolicyAlgorithm):
         """
         :return: the numbers of the next update; coefficients follow their schedules
         """
-        learned = None if self.log_ent_coef is None else self.log_ent_coef.detach().exp()
+        learned = None if self.ent_coef_optimizer is None else self.log_ent_coef.detach().exp()
         return UpdateSettings(
             horizon=self.horizon,
-            target_horizon=self.target_horizon,
+            target_horizon=self.horizon if self.target_horizon is None else self.target_horizon,
             gamma=self.gamma,
             value_weight_decay=self.value_weight_decay,
             ent_coef=self._coefficient(self.ent_coef) if learned is None else learned,
@@ -160,6 +160,7 @@ class LatentTraining(LatentOffPolicyAlgorithm):
                 novelty = segment_novelty(self.bonus, segments, steps)
             bonus = self.bonus.bonus_from_errors(novelty.flatten()).view_as(novelty)
             if n_by_novelty > 0:
+                # Of the steps that are learned from: known anyway, and neighbours in time are alike
                 index = self.replay_buffer.index_novelty(self.novelty_exponent)
                 index.rate(segments.places.cpu().numpy(), novelty.mean(dim=0).cpu().numpy())
         if self._vec_normalize_env is not None:
@@ -213,7 +214,8 @@ class LatentTraining(LatentOffPolicyAlgorithm):
         where no callback is, the world model is trained too: that is training from a loaded replay buffer.
 
         :param gradient_steps: updates that the rollout called for; one in ``policy_delay`` steps the actor
-        :param batch_size: B
+        :param batch_size: states that the actor imagines from, unless ``actor_batch_size`` says; world model and intrinsic
+            reward have batch sizes of their own
         """
         if not self._is_learning:
             self.train_world_model(gradient_steps)
@@ -261,8 +263,8 @@ class LatentTraining(LatentOffPolicyAlgorithm):
             self.metrics.add({"latent_ent_coef": settings.latent_ent_coef})
             if isinstance(self.latent_ent_coef, str) and n_starts > 0:
                 self._hold_latent_entropy(metrics["latent_entropy"])
-        if self.log_ent_coef is not None:
-            assert self.ent_coef_optimizer is not None and isinstance(self.target_entropy, float)
+        if self.ent_coef_optimizer is not None:
+            assert isinstance(self.target_entropy, float)
             loss = entropy_coefficient_loss(self.log_ent_coef, log_probs, self.target_entropy)
             self.ent_coef_optimizer.zero_grad()
             loss.backward()

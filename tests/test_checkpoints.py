@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ import pytest
 import torch as th
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecCheckNan, VecEnv, VecFrameStack, VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecCheckNan, VecEnv, VecFrameStack, VecMonitor, VecNormalize
 
 from sb3_rpg import RPG, RunCheckpointCallback, latest_checkpoint, load_checkpoint
+from sb3_rpg.buffers import LatentReplayBuffer
 from sb3_rpg.checkpoints import write_checkpoint
 from sb3_rpg.envs import MazeVecEnv
-from tests.conftest import LabelledEnv, labelled_vec_env, small_rpg
+from tests.conftest import LabelledEnv, changed, labelled_vec_env, parameters_of, small_rpg
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -131,6 +133,59 @@ def test_other_algorithms_too(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000000040", "000000000050"]
     loaded, extra = load_checkpoint(tmp_path / "000000000050", SAC, VecMonitor(MazeVecEnv(2)), device="cpu")
     assert extra == "x" and loaded.num_timesteps == 50 and loaded.replay_buffer.size() == 25  # type: ignore[union-attr]
+
+
+def test_random_actions_before_learning_go_on_too(tmp_path: Path) -> None:
+    def make() -> SAC:
+        arguments: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "buffer_size": 500, "device": "cpu", "seed": 0}
+        return SAC("MlpPolicy", VecMonitor(MazeVecEnv(2)), learning_starts=100, **arguments)
+
+    def actions(model: SAC) -> np.ndarray:
+        assert model.replay_buffer is not None
+        return model.replay_buffer.actions[: model.replay_buffer.size()]
+
+    path = write_checkpoint(tmp_path, make().learn(40))
+    loaded, _ = load_checkpoint(path, SAC, VecMonitor(MazeVecEnv(2)), device="cpu")
+    assert np.array_equal(actions(loaded.learn(40, reset_num_timesteps=False)), actions(make().learn(80)))
+
+
+class RestorableVecEnv(DummyVecEnv):
+    """Episodes of two lengths, whose places are kept in checkpoints."""
+
+    def __init__(self) -> None:
+        super().__init__([partial(LabelledEnv, env_id=i, lengths=(length,)) for i, length in enumerate((10, 25))])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"places": [(env.episode, env.step_number) for env in self.envs]}  # type: ignore[attr-defined]
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for env, (episode, step) in zip(self.envs, state["places"], strict=True):
+            env.episode, env.step_number = episode, step  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("steps", [13, 20])  # at an episode's end of one of two environments, and within both
+def test_episodes_that_are_not_in_step_go_on(steps: int, tmp_path: Path) -> None:
+    def episode_starts(model: RPG) -> np.ndarray:
+        assert isinstance(model.replay_buffer, LatentReplayBuffer)
+        return model.replay_buffer.episode_starts[: model.replay_buffer.size()]
+
+    path = write_checkpoint(tmp_path, small_rpg(RestorableVecEnv()).learn(2 * steps))
+    loaded, _ = load_checkpoint(path, RPG, RestorableVecEnv(), device="cpu")
+    loaded.learn(80 - 2 * steps, reset_num_timesteps=False)
+    whole = small_rpg(RestorableVecEnv()).learn(80)
+    assert np.flatnonzero(episode_starts(loaded)[:, 1]).tolist() == [0, 25]
+    assert np.array_equal(episode_starts(loaded), episode_starts(whole))
+    assert not changed(parameters_of(whole.policy), loaded.policy)
+
+
+def test_another_seed_draws_other_numbers(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path, small_rpg(maze()).learn(30))
+
+    def next_number(**kwargs: Any) -> float:
+        load_checkpoint(path, RPG, maze(), device="cpu", **kwargs)
+        return float(th.rand(1))
+
+    assert next_number() == next_number() != next_number(seed=1) != next_number(seed=2)
 
 
 def test_the_environment_that_the_constructor_took_is_taken_again(tmp_path: Path) -> None:

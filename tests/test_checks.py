@@ -162,6 +162,12 @@ def test_actions_that_cannot_be_scaled_are_refused(actions: spaces.Box, message:
         small_rpg(Other(actions))
 
 
+@pytest.mark.parametrize("plan_every", [-1, 2.5])
+def test_bad_arguments_of_predict(plan_every: Any) -> None:
+    with pytest.raises(ValueError, match=f"`plan_every` must be an integer of at least 0, got {plan_every}"):
+        small_rpg().predict(np.zeros(3, np.float32), plan_every=plan_every)
+
+
 def test_rnd_on_images_is_refused_with_a_remedy() -> None:
     with pytest.raises(ValueError, match=r"(?i)image"):
         small_rpg(LabelledEnv(space="image"), "CnnPolicy", intrinsic_reward="rnd")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch as th
@@ -144,6 +147,19 @@ def test_gru_steps_agree_with_finite_differences(n_steps: int, needed: tuple[int
     shapes = ((n_steps, 4, 9), (4, 3), (9, 3), (9,))
     tensors = [th.randn(*shape, dtype=th.float64, requires_grad=i in needed) for i, shape in enumerate(shapes)]
     assert th.autograd.gradcheck(gru_steps, tensors)
+
+
+def test_bfloat16_works_on_processors_that_onednn_does_not_take_it_on() -> None:
+    code = """
+import torch as th
+from sb3_rpg import fused
+network = fused.MLP(th.nn.Linear(5, 32), th.nn.ReLU(), th.nn.Linear(32, 3)).bfloat16()
+network(th.randn(7, 5, dtype=th.bfloat16)).sum().backward()
+print(fused.HAS_ONEDNN)
+"""
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"}
+    output = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+    assert output == "False\n"
 
 
 def test_without_onednns_operators_the_same_is_computed_with_torchs(monkeypatch: pytest.MonkeyPatch) -> None:

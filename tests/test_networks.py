@@ -206,16 +206,6 @@ def test_polyak_average_moves_the_target_by_tau_and_leaves_the_online_tensors(ta
     assert th.equal(online[0], th.tensor([1.0, 5.0]))
 
 
-def test_polyak_average_works_on_parameters_and_copies_counters_of_batch_normalisation() -> None:
-    online, target = nn.BatchNorm1d(2), nn.BatchNorm1d(2).requires_grad_(False)
-    for _ in range(3):
-        online(th.randn(8, 2) + 1.0)
-    mean = online.running_mean.clone()  # type: ignore[union-attr]
-    polyak_average(list(online.state_dict().values()), list(target.state_dict().values()), 0.5)
-    assert th.allclose(target.running_mean, 0.5 * mean)  # type: ignore[arg-type]
-    assert target.num_batches_tracked is not None and target.num_batches_tracked.item() == 3
-
-
 def test_actions_drawn_alone_are_those_that_come_with_their_log_probability() -> None:
     head, x = TanhNormalHead(5, 2, (16,)), th.randn(7, 5)
     th.manual_seed(3)

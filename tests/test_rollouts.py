@@ -11,7 +11,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise, VectorizedActionNoise
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
 
 from sb3_rpg import RPG
@@ -161,6 +161,17 @@ def test_stopping_within_or_at_the_end_of_an_episode_and_going_on_mixes_no_episo
     assert [info["l"] for info in model.ep_info_buffer or ()] == [5] * (step // 5)
     model.learn(12, reset_num_timesteps=False)
     check_latents(model)
+
+
+@pytest.mark.parametrize("n_envs", [1, 2])
+def test_action_noise_starts_anew_with_an_episode_also_where_training_stops(n_envs: int) -> None:
+    one = OrnsteinUhlenbeckActionNoise(np.zeros(2), np.ones(2))
+    several = VectorizedActionNoise(one, n_envs)
+    model = small_rpg(labelled_vec_env(n_envs, lengths=(5,)), action_noise=one if n_envs == 1 else several)
+    model.learn(100, callback=StopAt(5 * n_envs))
+    assert model._episode_num == n_envs
+    for part in [one] if n_envs == 1 else several.noises:
+        assert isinstance(part, OrnsteinUhlenbeckActionNoise) and not part.noise_prev.any()
 
 
 # ------------------------------------------------------------ updates called for

@@ -61,6 +61,8 @@ def test_a_latent_space_object_and_arguments_of_one() -> None:
     assert small_rpg(latent=GaussianLatent(7)).latent_space.dim == 7
     space: Any = small_rpg(latent_kwargs={"posterior_std": 0.7}).latent_space
     assert space.posterior_std == 0.7
+    with pytest.raises(ValueError, match=r"`latent_kwargs`=\{'posterior_std': 0.7\} are for a latent's name"):
+        small_rpg(latent=GaussianLatent(7), latent_kwargs={"posterior_std": 0.7})
 
 
 @pytest.mark.parametrize("latent_ent_coef", [0.0, Ramp(1.0, 0.0, 0, 15)])
@@ -88,6 +90,15 @@ def test_images_and_dicts(kind: str, policy: str) -> None:
     model = small_rpg(LabelledEnv(space=kind), policy, buffer_size=30).learn(16)
     assert model._n_updates == 6
     assert isinstance(model.bonus, RND) == (kind == "dict")  # "auto" means none for images
+
+
+def test_whoever_says_what_to_look_at_in_an_image_gets_a_bonus() -> None:
+    def brightness(observations: th.Tensor) -> th.Tensor:
+        return observations.float().mean(dim=(1, 2, 3)).unsqueeze(-1)
+
+    kwargs = {"function": brightness, "width": 8}
+    model = small_rpg(LabelledEnv(space="image"), "CnnPolicy", buffer_size=30, intrinsic_reward_kwargs=kwargs)
+    assert isinstance(model.learn(16).bonus, RND)
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,23 @@ def test_a_buffer_of_another_class_is_refused(tmp_path: Path) -> None:
 
 def test_alpha_that_is_fixed_and_intrinsic_reward_that_is_off() -> None:
     loaded = load(small_rpg(ent_coef=0.05, intrinsic_reward=None).learn(15))
-    assert loaded.ent_coef == 0.05 and loaded.log_ent_coef is None and loaded.bonus is None
+    assert loaded.ent_coef == 0.05 and loaded.ent_coef_optimizer is None and loaded.bonus is None
+
+
+def test_alpha_can_be_fixed_or_learned_after_loading() -> None:
+    with pytest.warns(UserWarning, match="the model has no `ent_coef_optimizer`"):
+        fixed = load(small_rpg().learn(15), env=LabelledEnv(), ent_coef=0.05)
+    assert fixed.learn(15).update_settings().ent_coef == 0.05 and fixed.ent_coef_optimizer is None
+    with pytest.warns(UserWarning, match="the file holds no `ent_coef_optimizer`"):
+        learned = load(fixed, env=LabelledEnv(), ent_coef="auto_0.2")
+    assert learned.update_settings().ent_coef == pytest.approx(0.2)
+    assert learned.learn(30).update_settings().ent_coef != pytest.approx(0.2)
+
+
+def test_what_none_stands_for_follows_the_horizon() -> None:
+    model = load(small_rpg(target_horizon=None, head_steps=None), env=LabelledEnv(), horizon=5)
+    assert model.update_settings().target_horizon == 5
+    assert model.learn(15)._sample_segments()[2] is None  # the heads learn from all five steps
 
 
 def test_schedules_survive_and_custom_objects_replace() -> None:
@@ -291,7 +307,7 @@ def test_arguments_given_to_load_are_completed_and_checked_as_the_constructors()
         "latent_kwargs": None,
     }
     loaded = load(model, env=LabelledEnv(), **replaced)
-    assert loaded.beta == Ramp(1.0, 0.0, start=0, end=100) and loaded.target_horizon == loaded.horizon
+    assert loaded.beta == Ramp(1.0, 0.0, start=0, end=100) and loaded.update_settings().target_horizon == loaded.horizon
     assert loaded.loss_weights["value"] == 2.0 and loaded.loss_weights["reward"] > 0
     assert loaded.learn(20).num_timesteps == 20
     with pytest.raises(ValueError, match="`beta` must be a number of at least 0"):

@@ -99,7 +99,7 @@ def _reward_measures(model: "RPG", recent: Steps, settings: "UpdateSettings") ->
     found["exploration_share"] = exploration / (exploration + shares["extrinsic"]).clamp_min(1e-12)
     entropy = -log_probs.mean()
     found.update(ent_coef=th.as_tensor(settings.ent_coef), action_entropy=entropy, beta=th.as_tensor(settings.beta))
-    if model.log_ent_coef is not None:
+    if model.ent_coef_optimizer is not None:
         assert isinstance(model.target_entropy, float) and isinstance(model.ent_coef, str)
         found["ent_coef_change"] = found["ent_coef"] / initial_coefficient("ent_coef", model.ent_coef)
         found["entropy_gap"] = (entropy - model.target_entropy) / recent.actions.shape[-1]

@@ -41,6 +41,10 @@ def make_latent_space(latent: str | LatentSpace, latent_dim: int = 12, **kwargs:
     :raises ValueError: if the name is unknown or an argument is out of its range
     """
     if isinstance(latent, LatentSpace):
+        if kwargs:
+            raise ValueError(
+                f"`latent_kwargs`={kwargs!r} are for a latent's name; `latent` is {latent!r}: give them to its class"
+            )
         return latent
     try:
         if latent == "none":
