@@ -34,8 +34,9 @@ from benchmarks.adaptation_report import draw_adaptation, make_table
 from benchmarks.experiments import find_experiment
 from benchmarks.figures import colors_of
 from benchmarks.measures import EVALUATION_SEEDS, isolated_randomness
+from benchmarks.provenance import environment, origin
 from benchmarks.report import IMAGES
-from benchmarks.runs import RESULTS, WORK, RunFolder, RunSpec, write_text
+from benchmarks.runs import RESULTS, WORK, RunFolder, RunSpec, locked, read_json, write_json, write_text
 from benchmarks.schema import METRIC_LABELS, RANDOM_BASELINES
 from benchmarks.settings import load_zoo
 from sb3_rpg.envs import MazeVecEnv, WeakActuator
@@ -291,6 +292,22 @@ def rows_of(path: Path, protocol: Protocol) -> list[dict[str, str]]:
     return rows
 
 
+def complete_rows(rows: Sequence[dict[str, str]], changes: Sequence[Change]) -> list[dict[str, str]]:
+    """
+    :param rows: of :func:`rows_of`
+    :param changes: all that a model is put before
+    :return: the rows of the runs that were measured on all of them, as means over the changes can be taken of these alone
+    """
+    names = {change.name for change in changes}
+    measured: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        measured.setdefault((row["label"], row["seed"]), set()).add(row["change"])
+    for (label, seed), seen in measured.items():
+        if missing := names - seen:
+            print(f"{label}/seed {seed} is left out: not measured yet on {', '.join(sorted(missing))}")
+    return [row for row in rows if measured[row["label"], row["seed"]] >= names]
+
+
 def measure_missing(
     robustness: Robustness,
     work: Path,
@@ -304,7 +321,8 @@ def measure_missing(
 
     :param robustness: the changes
     :param work: the work folder of the experiment
-    :param path: the CSV file, rewritten after each measurement
+    :param path: the CSV file, rewritten after each measurement; beside it, a ``.json`` tells where what was measured of each
+        run comes from
     :param protocol: how much is spent
     :param labels: labels of algorithms; None: all
     :param again: replace what is in the file of these runs, as after they were made anew with the same settings
@@ -312,6 +330,7 @@ def measure_missing(
     """
     load_zoo()
     rows = {_key_of(row): row for row in read_rows(path)}
+    code = origin()
     for folder in finished_runs(work, labels):
         spec = folder.read_spec()[0]
         # With another protocol or other settings of the run, a row is of something else
@@ -327,10 +346,19 @@ def measure_missing(
                 model = load_model(folder, spec)
                 candidates = find_candidates(model, robustness, protocol, seed)
             values = measure(model, robustness, change, protocol, seed + 1 + number, candidates)
-            rows[_key_of(row)] = {**row, **_texts(values)}
             print(f"{spec.name}, {change.name}: {robustness.metric} {values['unadapted']:.4g} -> {values['adapted']:.4g}")
-            lines = [",".join(COLUMNS), *(",".join(row[column] for column in COLUMNS) for row in rows.values())]
-            write_text(path, "\n".join(lines) + "\n")
+            with locked(work / "adaptation.lock"):
+                # Another command may have written rows of other algorithms meanwhile
+                rows = {_key_of(row): row for row in read_rows(path)} | {_key_of(row): {**row, **_texts(values)}}
+                lines = [",".join(COLUMNS), *(",".join(row[column] for column in COLUMNS) for row in rows.values())]
+                write_text(path, "\n".join(lines) + "\n")
+                _note_origin(path.with_suffix(".json"), spec, {**environment(), **code})
+
+
+def _note_origin(path: Path, spec: RunSpec, details: dict[str, Any]) -> None:
+    content = read_json(path) if path.is_file() else {}
+    content.setdefault(spec.label, {})[str(spec.seed)] = details
+    write_json(path, content)
 
 
 def _key_of(row: dict[str, str]) -> tuple[str, ...]:
@@ -369,7 +397,7 @@ def main(arguments: list[str] | None = None) -> int:
         protocol = Protocol(parsed.trials, parsed.episodes, parsed.latents)
         if not parsed.draw:
             measure_missing(robustness, parsed.work or WORK / parsed.experiment, path, protocol, parsed.algos, parsed.again)
-        rows = rows_of(path, protocol)
+        rows = complete_rows(rows_of(path, protocol), robustness.changes)
         # In the order and the colours of the experiment's own figures
         experiment = find_experiment(parsed.experiment)
         places = {algorithm.label: place for place, algorithm in enumerate(experiment.algorithms)}

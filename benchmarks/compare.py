@@ -28,6 +28,7 @@ from benchmarks.settings import import_packages
 EVALUATIONS = 20
 #: the final value of a run is its mean over this last share
 FINAL_SHARE = 0.1
+EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 def parse_overrides(texts: Sequence[str], algos: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -46,9 +47,11 @@ def parse_overrides(texts: Sequence[str], algos: Sequence[str]) -> dict[str, dic
         if not (equals and dot and key) or algo not in overrides:
             raise ValueError(f"set={text!r} must have the form ALGO.KEY=VALUE, with one of {list(algos)} as ALGO")
         try:
-            overrides[algo][key] = yaml.safe_load(value)
+            parsed = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ValueError(f"set={text!r}: the value is no YAML ({error}); quote it") from error
+        # To YAML 1.1, 1e-3 is a text: it wants 1.0e-3
+        overrides[algo][key] = float(parsed) if isinstance(parsed, str) and EXPONENT.fullmatch(parsed) else parsed
     return overrides
 
 

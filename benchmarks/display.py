@@ -25,6 +25,7 @@ class Display:
     def __init__(self, total: int) -> None:
         self.total = total
         self.finished = 0
+        self.failed = 0
         self._last_plain = time.monotonic()
         self._live: Any = None
         if sys.stdout.isatty():
@@ -65,8 +66,10 @@ class Display:
             return
         from rich.table import Table
 
-        waiting = self.total - self.finished - len(active)
-        table = Table(title=f"{self.finished} of {self.total} runs finished, {waiting} waiting", title_justify="left")
+        waiting = self.total - self.finished - self.failed - len(active)
+        failed = f", {self.failed} failed" if self.failed else ""
+        title = f"{self.finished} of {self.total} runs finished{failed}, {waiting} waiting"
+        table = Table(title=title, title_justify="left")
         for heading in HEADINGS:
             table.add_column(heading, justify="left" if heading in ("run", "metric") else "right")
         for spec, folder in active:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 from benchmarks.display import Display
 from benchmarks.engines import Engine, Handle
-from benchmarks.grid import Plan, reconcile
+from benchmarks.grid import Plan, has_begun, reconcile
 from benchmarks.results import Results, unpublished
 from benchmarks.runs import RunFolder, RunSpec, is_locked, make_work_folder
 from benchmarks.worker import BUSY, FINISHED, STOPPED, WorkerOptions
@@ -49,8 +50,11 @@ class Executor:
         """
         make_work_folder(self.plan.work)
         self._waiting = reconcile(self.plan, on_change, again)
-        # Finished by a command that was killed before it could publish
-        self.results.publish(unpublished(self.results, [folder for _, folder in self.plan.folders()]), self._lock)
+        # Of commands and workers that were killed before they could do it themselves
+        self.results.publish(unpublished(self.results, self.plan.folders()), self._lock)
+        for _, folder in self.plan.folders():
+            if folder.is_finished():
+                shutil.rmtree(folder.checkpoints, ignore_errors=True)
         total = len(self._waiting)
         name, n_runs = self.plan.experiment.name, len(self.plan.specs)
         print(f"{name}: {total} of {n_runs} runs to do, results in {self.plan.results}", flush=True)
@@ -88,6 +92,9 @@ class Executor:
             if folder.is_finished():
                 self._publish(spec, folder, display)
                 continue
+            if not has_begun(folder):
+                # Only now: another command may have planned it too, with other settings
+                folder.write_spec(spec, self.plan.command)
             folder.stop.unlink(missing_ok=True)
             self._active[spec.name] = (spec, folder, self.engine.start(folder, self.options))
 
@@ -104,6 +111,7 @@ class Executor:
             elif not self._signals or (code != STOPPED and self._signals < 2):
                 stopped, failed = "was asked to stop; the same command continues it", f"failed with exit code {code}"
                 self._failures.append(f"{name}: {stopped if code == STOPPED else failed}, see {folder.log}")
+                display.failed += 1
                 display.message(self._failures[-1])
 
     def _publish(self, spec: RunSpec, folder: RunFolder, display: Display) -> None:

@@ -74,7 +74,7 @@ def plan_runs(experiment: Experiment, labels: list[str] | None, seeds: Sequence[
 
 def reconcile(plan: Plan, on_change: str, again: bool = False) -> list[tuple[RunSpec, RunFolder]]:
     """
-    Find the runs that are left to do, and write down what each of them is.
+    Find the runs that are left to do.
 
     :param plan: the plan
     :param on_change: what happens to a run that was made, or begun, with other settings than those of today: "error",
@@ -82,13 +82,16 @@ def reconcile(plan: Plan, on_change: str, again: bool = False) -> list[tuple[Run
     :param again: also discard what is finished; its published results stay until the new ones replace them, and without
         ``again`` a later call goes on with what is then left to do
     :return: the runs to execute
-    :raises ValueError: if ``on_change`` is "error" and there is such a run, or if one to be discarded is being executed
+    :raises ValueError: if ``on_change`` is "error" and there is such a run, or if one to be discarded is being executed; then
+        nothing is discarded
     """
     results = Results(plan.results)
-    todo, changed = [], []
+    todo, changed, discarded, anew = [], [], [], []
     for spec, folder in plan.folders():
         published = results.fingerprint_of(spec.label, spec.seed)
-        begun = folder.read_spec()[0] if _has_begun(folder) else None
+        if published == spec.fingerprint() and not again and not folder.anew.is_file():
+            continue  # whatever else lies here
+        begun = folder.read_spec()[0] if has_begun(folder) else None
         # A run that was published elsewhere, and pulled, has no files here
         former = results.settings_of(published) if published and not begun else begun and begun.identity()
         if former and former != spec.identity():
@@ -99,17 +102,12 @@ def reconcile(plan: Plan, on_change: str, again: bool = False) -> list[tuple[Run
                 if begun and not folder.is_finished():
                     todo.append((begun, folder))
                 continue
-            discard(spec, folder)
-            published, begun = None, None
+            discarded.append((spec, folder))
         elif again and (folder.is_finished() or (published and not begun)):
-            discard(spec, folder)
-            begun = None
-            folder.path.mkdir(parents=True)
-            folder.anew.touch()
-        if folder.is_finished() or (published == spec.fingerprint() and not begun and not folder.anew.is_file()):
+            discarded.append((spec, folder))
+            anew.append(folder)
+        elif folder.is_finished():
             continue
-        if not begun:
-            folder.write_spec(spec, plan.command)
         todo.append((spec, folder))
     if changed:
         raise ValueError(
@@ -118,26 +116,25 @@ def reconcile(plan: Plan, on_change: str, again: bool = False) -> list[tuple[Run
             + "\nUse --on-change keep to leave them as they are (unfinished ones go on with their own settings), or "
             "--on-change restart to discard them and begin anew."
         )
+    for spec, folder in discarded:
+        if is_locked(folder.lock):
+            # It would go on writing there
+            raise ValueError(
+                f"run={spec.name!r} is being executed by another command, so it cannot begin anew; stop that one first"
+            )
+    for _, folder in discarded:
+        shutil.rmtree(folder.path, ignore_errors=True)
+    for folder in anew:
+        folder.path.mkdir(parents=True)
+        folder.anew.touch()
     return todo
 
 
-def discard(spec: RunSpec, folder: RunFolder) -> None:
+def has_begun(folder: RunFolder) -> bool:
     """
-    Remove what a run has left in its folder.
-
-    :param spec: the run
-    :param folder: its files
-    :raises ValueError: if another command is executing it: it would go on writing here
+    :param folder: files of a run
+    :return: whether there is anything that would be lost; a run that has not begun takes the settings of who starts it
     """
-    if is_locked(folder.lock):
-        raise ValueError(
-            f"run={spec.name!r} is being executed by another command, so it cannot begin anew; stop that one first"
-        )
-    shutil.rmtree(folder.path, ignore_errors=True)
-
-
-def _has_begun(folder: RunFolder) -> bool:
-    """Whether there is anything that would be lost; a run that was only planned takes the settings of today."""
     return folder.spec.is_file() and (
         folder.is_finished() or latest_checkpoint(folder.checkpoints) is not None or is_locked(folder.lock)
     )

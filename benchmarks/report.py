@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.bootstrap import ROOT
 from benchmarks.experiments import find_experiment
@@ -37,7 +38,7 @@ def final_scores(experiment: Experiment, curve: Curve) -> Scores:
     """
     last = experiment.budget * (1 - experiment.metric.final_share)
     columns = curve.steps >= min(last, curve.steps[-1])
-    return Scores(curve.values[:, columns].mean(axis=1, keepdims=True), curve.seeds, (experiment.task.env_id,))
+    return _scores(experiment, curve, curve.values[:, columns].mean(axis=1, keepdims=True))
 
 
 def scores_at(experiment: Experiment, curve: Curve, step: int) -> Scores:
@@ -48,7 +49,14 @@ def scores_at(experiment: Experiment, curve: Curve, step: int) -> Scores:
     :return: what each run had reached by then: its last measurement up to that step
     """
     column = int(np.flatnonzero(curve.steps <= step)[-1])
-    return Scores(curve.values[:, [column]], curve.seeds, (experiment.task.env_id,))
+    return _scores(experiment, curve, curve.values[:, [column]])
+
+
+def _scores(experiment: Experiment, curve: Curve, values: npt.NDArray[np.float64]) -> Scores:
+    try:
+        return Scores(values, curve.seeds, (experiment.task.env_id,))
+    except ValueError as error:
+        raise ValueError(f"{curve.label}: {error}") from error
 
 
 def make_table(experiment: Experiment, curves: Mapping[str, Curve], results: Results) -> str:
@@ -70,7 +78,7 @@ def make_table(experiment: Experiment, curves: Mapping[str, Curve], results: Res
         f"{experiment.task.env_id}, {when} {experiment.budget:,} environment steps. Interquartile mean over seeds, stratified "
         f"bootstrap ({'rliable' if has_rliable() else 'SciPy'}). Wall-clock hours on one core.",
     ]
-    lines += [*_mixture_lines(experiment, curves, results), *_milestone_lines(experiment, curves)]
+    lines += [*_warning_lines(experiment, curves, results), *_milestone_lines(experiment, curves)]
     return "\n".join([*lines, *_cost_lines(experiment, curves, results)]) + "\n"
 
 
@@ -95,10 +103,12 @@ def _score_lines(experiment: Experiment, curves: Mapping[str, Curve], results: R
     return lines
 
 
-def _mixture_lines(experiment: Experiment, curves: Mapping[str, Curve], results: Results) -> list[str]:
-    """A warning for each algorithm whose seeds do not belong together, wherever its runs were made."""
+def _warning_lines(experiment: Experiment, curves: Mapping[str, Curve], results: Results) -> list[str]:
+    """A warning for each algorithm whose seeds do not belong together, wherever its runs were made, or end too early."""
     lines = []
-    for label in curves:
+    for label, curve in curves.items():
+        if curve.steps[-1] < experiment.budget:
+            lines += ["", f"**{label} ends after {curve.steps[-1]:,} steps**. Complete it with `--on-change restart`."]
         if kinds := Results(source_of(results.folder, experiment, label)).mixed(label):
             seeds = "; ".join(", ".join(str(seed) for seed in sorted(mine)) for mine in kinds.values())
             lines += ["", f"**{label} mixes settings**: seeds {seeds}. Complete it with `--on-change restart`."]

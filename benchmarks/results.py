@@ -197,16 +197,18 @@ def write_curve(path: Path, rows: dict[int, list[Row]]) -> None:
     write_text(path, "\n".join(lines) + "\n")
 
 
-def unpublished(results: Results, folders: Iterable[RunFolder]) -> list[RunFolder]:
+def unpublished(results: Results, runs: Iterable[tuple[RunSpec, RunFolder]]) -> list[RunFolder]:
     """
     :param results: published results
-    :param folders: runs
-    :return: those that are finished, but not among the results
+    :param runs: what runs are today, with their files
+    :return: those that are finished, but not among the results; what was made with settings of before does not take the place
+        of what is published, which may be newer
     """
     found = []
-    for folder in folders:
+    for spec, folder in runs:
         if folder.is_finished():
-            spec, _ = folder.read_spec()
-            if folder.anew.is_file() or results.fingerprint_of(spec.label, spec.seed) != spec.fingerprint():
+            made = folder.read_spec()[0].fingerprint()
+            published = results.fingerprint_of(spec.label, spec.seed)
+            if folder.anew.is_file() or published is None or made == spec.fingerprint() != published:
                 found.append(folder)
     return found

@@ -34,7 +34,10 @@ def parse_seeds(texts: list[str]) -> list[int]:
         first, _, last = text.partition("-")
         if not first.isdecimal() or (last and not last.isdecimal()) or text.endswith("-"):
             raise ValueError(f"seeds={text!r} is neither a number nor a range such as 0-4")
-        seeds += range(int(first), int(last or first) + 1)
+        numbers = range(int(first), int(last or first) + 1)
+        if not numbers:
+            raise ValueError(f"seeds={text!r} is empty; did you mean {last}-{first}?")
+        seeds += numbers
     return list(dict.fromkeys(seeds))
 
 

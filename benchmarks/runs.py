@@ -44,8 +44,8 @@ class RunSpec:
     :param task: the environment
     :param budget: environment steps
     :param metrics: what is measured
-    :param settings: hyperparameters as a hyperparameter file states them; fixed when the run is planned, so that all seeds
-        have the same ones, whatever happens to the file in the meantime
+    :param settings: hyperparameters as a hyperparameter file states them; fixed when the runs are planned, so that all
+        seeds have the same ones, whatever happens to the file in the meantime
     :param seed: seed
     """
 

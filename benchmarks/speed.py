@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import time
 from dataclasses import asdict
 from typing import Any
@@ -22,6 +21,7 @@ import torch as th
 
 from benchmarks.bootstrap import ROOT
 from benchmarks.provenance import environment, origin
+from benchmarks.runs import read_json, write_json
 from benchmarks.speed_measures import SECTIONS, Row
 
 RESULTS = ROOT / "benchmarks" / "results" / "speed"
@@ -58,7 +58,8 @@ def main(arguments: list[str] | None = None) -> None:
         for line in SECTIONS[section](options.smoke):
             print(format_row(line), flush=True)
             lines.append(line)
-    details = {**environment(), **origin(), "threads": options.threads, "minutes": round((time.monotonic() - start) / 60, 1)}
+    minutes = round((time.monotonic() - start) / 60, 1)
+    details = {**environment(), **origin(), "threads": options.threads, "minutes": minutes}
     print(", ".join(f"{key} {value}" for key, value in details.items()))
     if not options.smoke:
         write(lines, details, CUDA if options.sections == [CUDA] else f"threads_{options.threads}")
@@ -67,11 +68,11 @@ def main(arguments: list[str] | None = None) -> None:
 def write(lines: list[Row], details: dict[str, Any], name: str) -> None:
     """
     :param lines: measurements; those of other sections in an earlier file are kept
-    :param details: versions and machine
+    :param details: versions and machine that they were made with, and the minutes that all of them took
     :param name: of the files
     """
     RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{name}.csv"
+    path, about = RESULTS / f"{name}.csv", RESULTS / f"{name}.json"
     measured = {line.section for line in lines}
     kept: list[dict[str, Any]] = []
     if path.exists():
@@ -82,9 +83,8 @@ def write(lines: list[Row], details: dict[str, Any], name: str) -> None:
         writer.writeheader()
         writer.writerows(kept)
         writer.writerows(asdict(line) for line in lines)
-    with open(RESULTS / f"{name}.json", "w", encoding="utf-8") as file:
-        json.dump(details, file, indent=2)
-        file.write("\n")
+    sections = read_json(about) if about.is_file() else {}
+    write_json(about, {**sections, **{section: details for section in sorted(measured)}})
 
 
 if __name__ == "__main__":

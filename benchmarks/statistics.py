@@ -49,7 +49,8 @@ class Scores:
                 "transpose them if runs and tasks are swapped"
             )
         if not np.isfinite(self.values).all():
-            raise ValueError("values must be finite; a run that diverged to NaN needs a look at its log")
+            diverged = [run for run, values in zip(self.runs, self.values, strict=True) if not np.isfinite(values).all()]
+            raise ValueError(f"values must be finite, those of runs {diverged} are not: did they diverge? Their logs may tell")
 
 
 def has_rliable() -> bool:

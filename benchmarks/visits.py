@@ -31,7 +31,7 @@ def save_visits(path: Path, model: BaseAlgorithm, positions_of: Positions) -> No
     :param positions_of: (x, y) of observations
     """
     buffer = getattr(model, "replay_buffer", None)
-    if buffer is None or buffer.optimize_memory_usage:
+    if buffer is None or buffer.optimize_memory_usage or buffer.full:
         return
     n_rows, n_envs = buffer.size(), buffer.n_envs
     observations, next_observations = buffer.observations[:n_rows], buffer.next_observations[:n_rows]

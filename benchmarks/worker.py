@@ -150,6 +150,7 @@ def _outcome(state: RunState, device: str) -> dict[str, Any]:
     first, *later = state.origins
     return {
         **first,
+        "dirty": None if first["dirty"] is None else any(session["dirty"] for session in state.origins),
         # Code may have changed between the sessions of an interrupted run
         "resumed_with": [session["commit"] for session in later if session["commit"] != first["commit"]],
         "resumes": state.resumes,

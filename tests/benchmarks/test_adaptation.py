@@ -17,7 +17,7 @@ from benchmarks.adaptation import EXITS, MAZE, Protocol, find_candidates, finish
 from benchmarks.adaptation_report import make_table, values_by_seed
 from benchmarks.experiments import MAZE as MAZE_TASK
 from benchmarks.experiments import Metric
-from benchmarks.runs import RunFolder, RunSpec, write_json
+from benchmarks.runs import RunFolder, RunSpec, read_json, write_json
 from sb3_rpg.envs import MazeVecEnv
 from tests.conftest import small_rpg
 
@@ -65,6 +65,14 @@ def test_a_small_run_writes_rows_and_figure_and_is_not_repeated(
     assert (tmp_path / "adaptation_maze.png").stat().st_size > 10_000
     assert (tmp_path / "maze.md").read_text() in capsys.readouterr().out
     capsys.readouterr()
+    origins = read_json(tmp_path / "maze.json")
+    assert {label: list(seeds) for label, seeds in origins.items()} == {"none": ["0"], "rpg": ["0"], "sac": ["0"]}
+    assert {"torch", "commit", "processor"} <= origins["rpg"]["0"].keys()
+    # A mean over one of two changes is none
+    path.write_text("\n".join(first.splitlines()[:4]) + "\n")
+    assert adaptation.main([*arguments, "--draw"]) == 0
+    assert "rpg/seed 0 is left out: not measured yet on" in capsys.readouterr().out
+    assert [line.split(" |")[0] for line in (tmp_path / "maze.md").read_text().splitlines()[2:]] == ["| none"]
     # Interrupted after the fourth row: only what is missing is measured, and comes out as before
     path.write_text("\n".join(first.splitlines()[:5]) + "\n")
     assert adaptation.main(arguments) == 0

@@ -24,6 +24,12 @@ def test_overrides_are_yaml() -> None:
         "rpg": {"beta": 0.02, "intrinsic_reward_kwargs": {"indices": [28]}},
         "sac": {"policy_kwargs": "dict(net_arch=[64])"},
     }
+    # No numbers to YAML 1.1, but to everybody else
+    numbers = ["rpg.beta=1e-3", "rpg.gamma=9.5E-1", "sac.tau=.5e+0", "sac.name=e-3"]
+    assert parse_overrides(numbers, ["rpg", "sac"]) == {
+        "rpg": {"beta": 0.001, "gamma": 0.95},
+        "sac": {"tau": 0.5, "name": "e-3"},
+    }
     for text in ("rpg.beta", "beta=1", "td3.gamma=1", "rpg.=1", "rpg.x={"):
         with pytest.raises(ValueError, match="set="):
             parse_overrides([text], ["rpg", "sac"])

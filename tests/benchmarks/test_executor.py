@@ -120,6 +120,30 @@ def test_what_was_made_again_and_not_published_is_published_by_the_next_command(
     assert len(engine.started) == 1 and read_curve(plan.results / "rpg.csv")[0][-1].value == 0.7
 
 
+def test_other_commands_do_not_change_the_settings_of_what_waits(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, maze_experiment(), (0, 1), ["rpg"])
+    (_, waiting) = plan.folders()[1]
+
+    class Disturbed(FakeEngine):
+        def start(self, folder: RunFolder, options: WorkerOptions) -> FakeHandle:
+            if not self.started:
+                waiting.write_spec(replace(plan.specs[1], settings={"gamma": 0.5}), "another command")
+            return super().start(folder, options)
+
+    assert Executor(plan, Disturbed(), NEVER, jobs=1).execute() == ALL_FINISHED
+    results = Results(plan.results)
+    assert {results.fingerprint_of("rpg", seed) for seed in (0, 1)} == {plan.specs[0].fingerprint()}
+
+
+def test_checkpoints_of_a_finished_run_do_not_stay(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, maze_experiment(), (0,), ["rpg"])
+    (spec, folder), *_ = plan.folders()
+    write_finished(folder, spec, [Row("coverage", 0, 0.01)])
+    (folder.checkpoints / "000000000100").mkdir(parents=True)
+    assert Executor(plan, FakeEngine(), NEVER).execute() == ALL_FINISHED
+    assert not folder.checkpoints.exists()
+
+
 @posix
 def test_the_command_stops_with_a_checkpoint(tmp_path: Path) -> None:
     # The command itself, as the test's own experiments are none of its
@@ -269,12 +293,15 @@ def test_a_terminal_gets_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     pytest.importorskip("rich")
     plan = make_plan(tmp_path, maze_experiment(), (0,), ["rpg"])
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    with Display(3) as display:
+    with Display(4) as display:
         display.finished = 1
+        display.update(plan.folders())
+        display.failed = 1
         display.update(plan.folders())
         display.message("[kept] as it is")
     output = capsys.readouterr().out
-    assert "1 of 3 runs finished, 1 waiting" in output and "[kept] as it is" in output
+    assert "1 of 4 runs finished, 2 waiting" in output and "[kept] as it is" in output
+    assert "1 of 4 runs finished, 1 failed, 1 waiting" in output
 
 
 def test_engines_are_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,7 +142,7 @@ def test_selection_keeps_the_experiments_order() -> None:
 
 def test_seeds_are_numbers_and_ranges() -> None:
     assert parse_seeds(["0", "3-5", "4"]) == [0, 3, 4, 5]
-    for text in ("a", "-1", "3-", "1-b"):
+    for text in ("a", "-1", "3-", "1-b", "5-3"):
         with pytest.raises(ValueError, match="seeds="):
             parse_seeds([text])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.grid import Plan, reconcile
+from benchmarks.grid import ON_CHANGE, Plan, reconcile
 from benchmarks.results import Results
 from benchmarks.runs import Row, RunSpec, locked, run_folder
 from tests.benchmarks.conftest import TINY_SAC, bandit_experiment, make_plan, maze_experiment, posix, write_finished
@@ -57,10 +57,33 @@ def test_finished_runs_are_not_to_do(tmp_path: Path) -> None:
 
 
 def test_only_planned_runs_take_the_settings_of_today(tmp_path: Path) -> None:
-    reconcile(make_plan(tmp_path, bandit_experiment()), "error")
+    (spec, folder), *_ = make_plan(tmp_path, bandit_experiment()).folders()
+    folder.write_spec(spec, "a worker that was killed before its first checkpoint")
     plan = changed_plan(tmp_path)
     assert [spec for spec, _ in reconcile(plan, "error")] == list(plan.specs)
-    assert run_folder(plan.work, plan.specs[0]).read_spec()[0] == plan.specs[0]
+
+
+def test_results_of_today_stand_whatever_lies_beside_them(tmp_path: Path) -> None:
+    (spec, folder), *_ = make_plan(tmp_path, bandit_experiment()).folders()
+    write_finished(folder, spec, ROWS)
+    plan = changed_plan(tmp_path)
+    elsewhere = run_folder(tmp_path / "elsewhere", spec)
+    write_finished(elsewhere, plan.specs[0], ROWS)
+    Results(plan.results).publish([elsewhere], tmp_path / "lock")
+    for on_change in ON_CHANGE:
+        assert reconcile(plan, on_change) == []
+    assert folder.is_finished()
+
+
+def test_a_refused_command_changes_nothing(tmp_path: Path) -> None:
+    former = make_plan(tmp_path, bandit_experiment(), (0, 1, 2))
+    (waiting, waiting_folder), (_, begun), (finished, finished_folder) = former.folders()
+    waiting_folder.write_spec(waiting, former.command)
+    begin(make_plan(tmp_path, bandit_experiment(), (1,)))
+    write_finished(finished_folder, finished, ROWS)
+    with pytest.raises(ValueError, match="other settings"):
+        reconcile(changed_plan(tmp_path, (0, 1, 2)), "error", again=True)
+    assert waiting_folder.read_spec()[0] == waiting and begun.checkpoints.is_dir() and finished_folder.is_finished()
 
 
 def test_changed_settings_are_reported(tmp_path: Path) -> None:

@@ -76,6 +76,17 @@ def test_missing_algorithms_are_left_out_and_missing_results_explained(tmp_path:
         load_curves(tmp_path / "nowhere", experiment)
 
 
+def test_what_ends_before_the_budget_and_what_diverged_is_named(tmp_path: Path, experiment: Experiment) -> None:
+    warning = "**sac ends after 200 steps**. Complete it"
+    assert warning not in make_table(experiment, load_curves(tmp_path, experiment), Results(tmp_path))
+    rows = [Row("coverage", step, 0.5) for step in STEPS[:-1]]
+    write_curve(tmp_path / "sac.csv", {0: rows, 1: rows})
+    assert warning in make_table(experiment, load_curves(tmp_path, experiment), Results(tmp_path))
+    write_curve(tmp_path / "sac.csv", {0: rows, 1: [*rows[:-1], Row("coverage", 200, float("nan"))]})
+    with pytest.raises(ValueError, match=r"sac: values must be finite, those of runs \[1\]"):
+        make_table(experiment, load_curves(tmp_path, experiment), Results(tmp_path))
+
+
 def test_runs_of_different_length_share_their_common_steps(tmp_path: Path, experiment: Experiment) -> None:
     rows = [Row("coverage", step, 0.5) for step in (0, 100, 300)]
     write_curve(tmp_path / "sac.csv", {0: rows, 1: rows[:1] + rows[2:]})

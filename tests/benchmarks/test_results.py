@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,9 +96,16 @@ def test_seeds_for_tuning_are_refused_beside_others(tmp_path: Path) -> None:
 
 def test_finished_runs_that_nobody_published_are_found(tmp_path: Path) -> None:
     folders = finished_runs(tmp_path, (0, 1))
+    runs = [(folder.read_spec()[0], folder) for folder in folders]
     results = Results(tmp_path / "results")
     results.publish(folders[:1], tmp_path / "lock")
-    assert unpublished(results, folders) == folders[1:]
+    assert unpublished(results, runs) == folders[1:]
+    # What lies here of settings of before is published where nothing is, but replaces nothing
+    today = [(replace(spec, settings={"gamma": 0.5}), folder) for spec, folder in runs]
+    assert unpublished(results, today) == folders[1:]
+    write_finished(folders[0], today[0][0], ROWS)
+    assert unpublished(results, today) == folders
+    assert unpublished(results, runs) == folders[1:]
 
 
 def test_a_run_is_described_by_its_folder(tmp_path: Path) -> None:

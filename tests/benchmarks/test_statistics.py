@@ -39,8 +39,8 @@ def test_swapped_axes_are_refused() -> None:
         Scores(values.T, range(5), ("a", "b"))
     with pytest.raises(ValueError, match="transpose"):
         interval_of_curve(np.zeros((50, 5)), range(5))
-    with pytest.raises(ValueError, match="finite"):
-        Scores(np.array([[np.nan]]), (0,), ("a",))
+    with pytest.raises(ValueError, match=r"finite, those of runs \[3\] are not"):
+        Scores(np.array([[1.0], [np.nan]]), (2, 3), ("a",))
 
 
 @pytest.mark.usefixtures("_library")

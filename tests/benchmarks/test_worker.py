@@ -253,6 +253,14 @@ def test_visits_are_saved_by_whole_episodes(tmp_path: Path, monkeypatch: pytest.
     assert folder.visits.stat().st_size < 300_000
 
 
+def test_visits_are_those_of_the_whole_training(tmp_path: Path) -> None:
+    experiment = maze_experiment(budget=300)
+    rpg = replace(experiment.algorithms[0], overrides={**experiment.algorithms[0].overrides, "buffer_size": 200})
+    folder = prepare(tmp_path, replace(experiment, algorithms=(rpg,), baseline=rpg.label), rpg.label)
+    assert execute(folder.path, NEVER) == FINISHED
+    assert not folder.visits.exists()  # the buffer has forgotten the first of them
+
+
 def test_errors_reach_the_log_and_leave_the_run_unfinished(tmp_path: Path) -> None:
     folder = prepare(tmp_path, bandit_experiment(overrides={"gamma": "no number"}), "sac")
     with pytest.raises(TypeError):
