@@ -8,6 +8,7 @@ Run the tutorial and write its page: ``python3 -m benchmarks.tutorial``.
 
 from __future__ import annotations
 
+import argparse
 import os
 from base64 import b64decode
 from collections.abc import Mapping
@@ -98,6 +99,7 @@ def make_page(notebook: NotebookNode) -> tuple[str, dict[str, bytes]]:
 
 def main() -> None:
     """Run the notebook; write the page and its pictures, without those of an earlier one."""
+    argparse.ArgumentParser(prog="python3 -m benchmarks.tutorial", description=__doc__).parse_args()
     page, pictures = make_page(execute(read_notebook()))
     PICTURES.mkdir(parents=True, exist_ok=True)
     for old in PICTURES.glob(f"{PREFIX}*.png"):

@@ -204,6 +204,13 @@ def test_alpha_can_be_fixed_or_learned_after_loading() -> None:
     assert learned.learn(30).update_settings().ent_coef != pytest.approx(0.2)
 
 
+def test_another_learning_rate_of_the_bonus_is_heeded_after_loading() -> None:
+    model = load(small_rpg().learn(15), env=LabelledEnv(), intrinsic_reward_kwargs={"width": 8, "learning_rate": 1e-5}).learn(
+        15
+    )
+    assert model.bonus is not None and model.bonus.optimizer.param_groups[0]["lr"] == 1e-5
+
+
 def test_what_none_stands_for_follows_the_horizon() -> None:
     model = load(small_rpg(target_horizon=None, head_steps=None), env=LabelledEnv(), horizon=5)
     assert model.update_settings().target_horizon == 5

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import TensorDict
-from stable_baselines3.common.utils import get_device
+from stable_baselines3.common.utils import get_device, update_learning_rate
 from torch import nn
 
 from sb3_rpg.checks import require_integer, require_number
@@ -153,6 +153,7 @@ class IntrinsicReward(nn.Module, ABC):
             waits for an accelerator.
         """
         with th.enable_grad():
+            update_learning_rate(self.optimizer, self.learning_rate)  # another one may have been loaded
             self.observe(obs, actions, next_obs)
             with self._uncached_autocast():
                 loss, errors = self.loss(obs, actions, next_obs)
