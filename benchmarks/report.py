@@ -108,7 +108,7 @@ def _warning_lines(experiment: Experiment, curves: Mapping[str, Curve], results:
     lines = []
     for label, curve in curves.items():
         if curve.steps[-1] < experiment.budget:
-            lines += ["", f"**{label} ends after {curve.steps[-1]:,} steps**. Complete it with `--on-change restart`."]
+            lines += ["", f"**{label} ends after {curve.steps[-1]:,.0f} steps**. Complete it with `--on-change restart`."]
         if kinds := Results(source_of(results.folder, experiment, label)).mixed(label):
             seeds = "; ".join(", ".join(str(seed) for seed in sorted(mine)) for mine in kinds.values())
             lines += ["", f"**{label} mixes settings**: seeds {seeds}. Complete it with `--on-change restart`."]
