@@ -91,6 +91,7 @@ EXTRAS = {
     # sb3_rpg.modes: clusters of trajectories
     "modes": [
         "matplotlib>=3.7",
+        "pillow>=10.1",
         "scikit-learn>=1.4",
     ],
     # sb3_rpg.export.to_onnx

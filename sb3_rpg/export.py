@@ -22,10 +22,12 @@ from sb3_rpg.saving import atomic_path
 
 class ExportedPolicy(nn.Module):
     """
-    The deterministic policy as a function of tensors: equal to ``predict(obs, state=z, deterministic=True)``.
+    The deterministic policy as a function of tensors: equal to ``predict(obs, state=z, deterministic=True)``. Images are
+    channel-first, also where the environment's are not and ``predict`` turns them round.
 
     :param model: a trained model
     :param normalize: the environment's observation normalisation becomes part of the network, if given
+    :raises ValueError: if an entry of Dict observations is called "z", as the latent is
     """
 
     low: th.Tensor
@@ -38,6 +40,8 @@ class ExportedPolicy(nn.Module):
         assert isinstance(actions, spaces.Box)
         self.keys = sorted(space.spaces) if isinstance(space, spaces.Dict) else None
         self.has_latent = model.latent_space.dim > 0
+        if self.has_latent and "z" in (self.keys or ()):
+            raise ValueError("the observation has an entry 'z', which is the latent's name here; rename it in a wrapper")
         self.action_shape = actions.shape
         self.register_buffer("low", th.as_tensor(actions.low, device=model.device))
         self.register_buffer("high", th.as_tensor(actions.high, device=model.device))

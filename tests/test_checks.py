@@ -103,6 +103,13 @@ from tests.conftest import LabelledEnv, small_rpg
         ({"reward_scale": "atuo"}, "`reward_scale` must be .*'auto'.*got 'atuo'"),
         ({"latent": "gauss"}, "`latent` must be one of gaussian, .*, got 'gauss'"),
         ({"latent_dim": 0}, "`latent_dim` must be an integer of at least 1, got 0; use latent='none'"),
+        *(
+            (
+                {"intrinsic_reward": name, "intrinsic_reward_kwargs": {"scal": 1.0}},
+                rf"`intrinsic_reward_kwargs`=\{{'scal': 1\.0\}} do not fit {kind}: .*'scal'",
+            )
+            for name, kind in (("icm", "ICM"), ("disagreement", "Disagreement"))
+        ),
         ({"latent_kwargs": {"std": 1.0}}, r"`latent_kwargs`=\{'std': 1\.0\} do not fit latent='gaussian'"),
         ({"intrinsic_reward": "icmm"}, "(?i)intrinsic reward 'icmm'; known are .*'rnd'"),
         ({"intrinsic_reward": 3}, "(?i)intrinsic reward .*not 3"),

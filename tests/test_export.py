@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_rpg import RPG
 from sb3_rpg.export import ExportedPolicy, to_onnx, to_torchscript
-from tests.conftest import Counter, labelled_vec_env, small_rpg
+from tests.conftest import Counter, LabelledEnv, labelled_vec_env, small_rpg
 
 POLICIES = {"vector": "MlpPolicy", "dict": "MultiInputPolicy", "image": "CnnPolicy"}
 
@@ -84,6 +84,13 @@ def test_discrete_observations(latent: str, tmp_path: Path) -> None:
     expected = model.predict(obs, state=z, deterministic=True)[0]
     assert np.allclose(traced(*inputs).detach().numpy(), expected, atol=1e-5)
     assert np.allclose(traced(*[value[:2] for value in inputs]).detach().numpy(), expected[:2], atol=1e-5)
+
+
+def test_an_entry_that_is_called_as_the_latent_is_refused() -> None:
+    env = LabelledEnv()
+    env.observation_space = spaces.Dict({"z": env.observation_space})
+    with pytest.raises(ValueError, match="the observation has an entry 'z'"):
+        to_torchscript(small_rpg(env, "MultiInputPolicy"))
 
 
 def test_without_its_extra_onnx_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

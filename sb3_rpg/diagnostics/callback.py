@@ -90,6 +90,12 @@ class DiagnosticsCallback(BaseCallback):
         self.history: list[tuple[int, dict[str, float]]] = []
         self._returns = EpisodeReturns(0)
 
+    def _init_callback(self) -> None:
+        from sb3_rpg.rpg import RPG
+
+        if not isinstance(self.model, RPG):
+            raise ValueError(f"DiagnosticsCallback knows how RPG goes wrong; this is {type(self.model).__name__}")
+
     def _on_training_start(self) -> None:
         self._stream = SeparateStream(self.model.device, numpy=True)
         if self.model.num_timesteps == 0:

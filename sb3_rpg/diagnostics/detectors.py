@@ -140,7 +140,7 @@ def _bonus_exhaustion(measured: Measured) -> float:
 
 
 def _value_overestimation(measured: Measured) -> float:
-    return max(0.0, measured.get("value_bias_relative", math.nan) / VALUE_BIAS)
+    return measured.get("value_bias_relative", math.nan) / VALUE_BIAS
 
 
 def _alpha_collapse(measured: Measured) -> float:
@@ -189,9 +189,9 @@ FAILURES: Sequence[Failure] = (
         "value_overestimation",
         _value_overestimation,
         "values promise more than is reached: V(s,z) is {value:.3g} on average and {value_bias:.3g} too high, "
-        "{value_bias_relative:.1f} times what was really reached. Decrease `model_lr_factor` or `gamma`, increase "
-        "`batch_size`, use more value heads (`policy_kwargs=dict(n_critics=...)`), of which the smallest counts, or let a "
-        "falling `reward_scale` fall more slowly.",
+        "{value_bias_relative:.1f} times size and spread of what was really reached. Decrease `model_lr_factor` or `gamma`, "
+        "increase `batch_size`, use more value heads (`policy_kwargs=dict(n_critics=...)`), of which the smallest counts, or "
+        "let a falling `reward_scale` fall more slowly.",
     ),
     Failure(
         "alpha_collapse",

@@ -179,6 +179,8 @@ class ObservationFeatures(nn.Module):
         self.indices = self._parse_all(indices)
         self.n_objects = self._count_objects()
         self.dim = real_dim + discrete_dim + self.n_objects * (1 + 2 * n_frequencies)
+        if self.dim == 0:
+            raise ValueError(f"`keys`={keys} leaves nothing to look at; name an entry, or give `indices` or `function`.")
 
     def forward(self, obs: Any) -> th.Tensor:
         """
@@ -217,6 +219,8 @@ class ObservationFeatures(nn.Module):
             unknown = [key for key in chosen if key not in space.spaces]
             if unknown:
                 raise ValueError(f"`keys` names {unknown}, the observation has {sorted(space.spaces)}.")
+            if len(set(chosen)) < len(chosen):
+                raise ValueError(f"`keys`={chosen} names an entry twice.")
         images = [key for key in chosen if is_image(self._subspace(key))]
         if images and self.function is None:
             vectors = [key for key in chosen if key not in images]

@@ -48,6 +48,20 @@ def make_intrinsic_reward(
         raise ValueError(f"An intrinsic reward is a name or a subclass of IntrinsicReward, not {name_or_class!r}.")
     try:
         inspect.signature(name_or_class).bind(observation_space, action_space, device=device, **kwargs)
+        if unknown := kwargs.keys() - _argument_names(name_or_class):
+            raise TypeError(f"got an unexpected keyword argument {min(unknown)!r}")
     except TypeError as error:
         raise ValueError(f"`intrinsic_reward_kwargs`={kwargs!r} do not fit {name_or_class.__name__}: {error}") from error
     return name_or_class(observation_space, action_space, device=device, **kwargs)
+
+
+def _argument_names(kind: type[IntrinsicReward]) -> set[str]:
+    """Names of the constructor's arguments, and of those of the base classes that it passes its ``kwargs`` on to."""
+    names: set[str] = set()
+    for base in kind.__mro__:
+        if "__init__" in vars(base):
+            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+            names |= {parameter.name for parameter in parameters}
+            if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+                break
+    return names

@@ -143,7 +143,7 @@ class IntrinsicRewardMixin(ReplayBuffer):
         state = dict(self.__dict__ if parent_state is None else parent_state())
         # A pickle restores a tensor on the device it came from, which another machine may not have
         if self.intrinsic_reward is not None:
-            state["intrinsic_reward"] = copy.deepcopy(self.intrinsic_reward).cpu()
+            state["intrinsic_reward"], state["_device"] = copy.deepcopy(self.intrinsic_reward).cpu(), th.device("cpu")
         return state
 
 

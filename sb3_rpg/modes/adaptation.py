@@ -177,7 +177,10 @@ def mode_latents(trajectories: Sequence[Trajectory], modes: Sequence[Mode]) -> n
     :param trajectories: of different latents, from before the change
     :param modes: their modes
     :return: (n, latent_dim)
+    :raises ValueError: if there are no modes
     """
+    if len(modes) == 0:
+        raise ValueError("`modes` is empty; find_modes(trajectories) finds them")
     ordered = sorted(modes, key=lambda mode: (-mode.mean_return, -mode.share))
     ranks = max(len(mode.members) for mode in ordered)
     return np.stack([trajectories[mode.members[r]].latent for r in range(ranks) for mode in ordered if r < len(mode.members)])

@@ -92,6 +92,10 @@ class ModesCallback(BaseCallback):
         self._history: dict[str, list[Any]] = {name: [] for name in ("timesteps", "latents", "returns", "modes", "successes")}
 
     def _init_callback(self) -> None:
+        from sb3_rpg.rpg import RPG
+
+        if not isinstance(self.model, RPG):
+            raise ValueError(f"ModesCallback looks at the z of RPG; this is {type(self.model).__name__}, which has none")
         if self.model.latent_space.dim == 0:
             raise ValueError("ModesCallback needs a policy with z; latent='none' has none, and all its episodes are one mode")
         _check_installed("sklearn")

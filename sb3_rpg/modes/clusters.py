@@ -165,8 +165,8 @@ def diversity(
     :param n_bins: cells along each dimension
     :param worst_return: what the return is counted from
     :return: the measures
-    :raises ValueError: if there are no trajectories, the bounds do not fit the descriptor, or the grid has too many dimensions
-        to say anything
+    :raises ValueError: if there are no trajectories, one is not finite, the bounds do not fit the descriptor, or the grid has
+        too many dimensions to say anything
     """
     if len(trajectories) == 0 or n_bins < 1:
         raise ValueError(f"`trajectories` holds {len(trajectories)} and `n_bins`={n_bins}; both must be at least 1")
@@ -174,6 +174,8 @@ def diversity(
     dim = trajectories[0].path.shape[1]
     if lower.shape != (dim,) or upper.shape != (dim,) or not (lower < upper).all():
         raise ValueError(f"`low`={list(low)} and `high`={list(high)} must be {dim} bounds each, low below high")
+    if not all(np.isfinite(trajectory.path).all() for trajectory in trajectories):
+        raise ValueError("`trajectories` holds paths that are not finite; describe them by what the whole episode has")
     if n_bins**dim > MAX_CELLS:
         raise ValueError(
             f"`n_bins`={n_bins} over {dim} dimensions is a grid of {n_bins**dim:.0e} cells, nearly all empty: describe paths "

@@ -146,7 +146,10 @@ def return_figure(trajectories: Sequence[Trajectory], modes: Sequence[Mode] | No
     _draw_points(ax, x_drawn, returns, colors, failed)
     ax.set_xlabel(name)
     ax.set_ylabel("return")
-    beside.hist(returns, bins=min(20, max(5, len(returns) // 4)), orientation="horizontal", color="0.6")
+    # Equal but for rounding, they cannot be cut into bins
+    equal = np.ptp(returns) <= 1e-9 * (1.0 + np.abs(returns).max())
+    limits = (returns[0] - 0.5, returns[0] + 0.5) if equal else None
+    beside.hist(returns, bins=min(20, max(5, len(returns) // 4)), range=limits, orientation="horizontal", color="0.6")
     beside.axhline(returns.mean(), color="black", linewidth=1.2)
     beside.set_xlabel("episodes")
     for axes in (ax, beside):

@@ -127,7 +127,9 @@ def summary(view: View, modes: Sequence[Mode]) -> str:
 def _smoothed(trajectory: Trajectory) -> Trajectory:
     if len(trajectory.path) <= 2 * DRAWN_STRETCHES:
         return trajectory
-    return trajectory._replace(path=stretch_means(trajectory.path, DRAWN_STRETCHES))
+    means = stretch_means(trajectory.path, DRAWN_STRETCHES)
+    # A start and an end are marked in pictures: they stay
+    return trajectory._replace(path=np.concatenate([trajectory.path[:1], means, trajectory.path[-1:]]))
 
 
 def _two_dimensions(trajectories: Sequence[Trajectory], x: int, y: int) -> list[Trajectory]:

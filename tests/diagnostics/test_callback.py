@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecNormalize
@@ -230,6 +231,11 @@ def watching(callback: Any) -> list[DiagnosticsCallback]:
     if isinstance(callback, CallbackList):
         return [found for part in callback.callbacks for found in watching(part)]
     return [callback] if isinstance(callback, DiagnosticsCallback) else []
+
+
+def test_other_algorithms_are_refused() -> None:
+    with pytest.raises(ValueError, match="knows how RPG goes wrong; this is SAC"):
+        SAC("MlpPolicy", "Pendulum-v1").learn(5, DiagnosticsCallback())
 
 
 def test_on_by_default_switched_off_or_replaced() -> None:

@@ -82,6 +82,10 @@ def test_what_cannot_be_judged_raises_nothing(kind: str) -> None:
     for unknown in ({}, dict.fromkeys(HEALTHY, math.nan)):
         detector = detectors()[kind]
         assert not any(detector.update(unknown, 5000) for _ in range(10))
+        # Nor does it take an alarm back
+        assert any(detector.update({**HEALTHY, **SICK[kind]}, 5000) for _ in range(10))
+        detector.update(unknown, 5000)
+        assert detector.active
 
 
 def severity_is(values: Any) -> Detector:

@@ -207,6 +207,8 @@ def test_keys_choose_the_entries_of_a_dict() -> None:
         (GOAL, {"indices": {"achieved_goal": 2}}, "Index 2 is outside observation entry 'achieved_goal', which has 2 values"),
         (GOAL, {"indices": {"button": 0}}, "need a vector of real numbers, observation entry 'button'"),
         (GOAL, {"keys": ["goal"]}, r"`keys` names \['goal'\]"),
+        (GOAL, {"keys": ["button", "button"]}, r"`keys`=\['button', 'button'\] names an entry twice"),
+        (GOAL, {"keys": []}, r"`keys`=\[\] leaves nothing to look at"),
         (VECTOR, {"indices": {"a": 0}}, "`indices` must be no mapping"),
         (VECTOR, {"keys": ["a"]}, "`keys` is for Dict observations"),
         (VECTOR, {"indices": 0, "function": distance}, "`indices` or `function`, not both"),

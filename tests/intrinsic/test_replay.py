@@ -1,5 +1,6 @@
 """Replay buffers with an intrinsic reward, and uniform samples of any replay buffer."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,13 @@ def test_intrinsic_reward_follows_the_buffers_device() -> None:
     buffer.device = th.device("meta")  # as load_replay_buffer does
     assert buffer.intrinsic_reward is not None
     assert buffer.intrinsic_reward.device.type == "meta"
+
+
+def test_a_copy_is_of_one_device() -> None:
+    buffer = make_buffer()
+    buffer._device = th.device("cuda")  # as where there is one; the model of a pickle is on the CPU
+    again = pickle.loads(pickle.dumps(buffer))
+    assert again.device == again.intrinsic_reward.device == th.device("cpu")
 
 
 def test_newest_rewards_are_those_of_the_last_steps() -> None:

@@ -210,6 +210,8 @@ def test_errors() -> None:
         adapt(model, labelled_vec_env(2), 3)
     with pytest.raises(ValueError, match=r"`candidates` has the shape \(2, 4\), expected \(n, 3\)"):
         adapt(model, labelled_vec_env(1), 3, np.zeros((2, 4)))
+    with pytest.raises(ValueError, match="`modes` is empty"):
+        mode_latents([], [])
     with pytest.raises(ValueError, match="`n_candidates`=0 and `n_trials`=3 must be at least 1"):
         successive_halving(lambda i: 0.0, 0, 3)
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from stable_baselines3 import SAC
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.running_mean_std import RunningMeanStd
@@ -139,6 +140,8 @@ def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
         ModesCallback(env, n_latents=1)
     with pytest.raises(ValueError, match="latent='none' has none"):
         small_rpg(latent="none").learn(5, ModesCallback(env))
+    with pytest.raises(ValueError, match="looks at the z of RPG; this is SAC"):
+        SAC("MlpPolicy", "Pendulum-v1").learn(5, ModesCallback(env))
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(ImportError, match=r'ModesCallback needs sklearn: pip install "sb3_rpg\[modes\]"'):
         small_rpg().learn(5, ModesCallback(env))

@@ -87,6 +87,8 @@ def test_errors() -> None:
         diversity([one[0]._replace(path=np.zeros((3, 7)))], [0.0] * 7, [1.0] * 7)
     with pytest.raises(ValueError, match="`trajectories` holds 0 and `n_bins`=10"):
         diversity([], [0.0], [1.0])
+    with pytest.raises(ValueError, match="holds paths that are not finite"):
+        diversity([one[0]._replace(path=np.array([[0.0, 0.0], [np.nan, 0.0]]))], [0.0, 0.0], [1.0, 1.0])
     for wrong in ({"threshold": 0.0}, {"n_points": 0}):
         with pytest.raises(ValueError, match=r"`threshold`=.* and `n_points`=.* must be positive"):
             find_modes([*one, *one], **wrong)

@@ -114,6 +114,8 @@ def test_returns_by_mode_and_by_z() -> None:
     by_z, histogram = return_figure(trajectories).axes
     assert sorted(np.concatenate([np.asarray(c.get_offsets())[:, 1] for c in by_z.collections])) == [0, 5, 10, 15, 20, 25]
     assert sum(patch.get_width() for patch in histogram.patches) == 6  # type: ignore[attr-defined]
+    alike = [t._replace(rewards=np.array([0.3 + 1e-16 * i])) for i, t in enumerate(trajectories)]
+    assert sum(patch.get_width() for patch in return_figure(alike).axes[1].patches) == 6  # type: ignore[attr-defined]
     one_hot = [t._replace(latent=np.eye(3)[i % 3]) for i, t in enumerate(trajectories)]
     assert return_figure(one_hot).axes[0].get_xlabel() == "category of z"
 

@@ -143,7 +143,9 @@ def test_long_episodes_are_drawn_smoothed_where_nothing_else_is_asked_for(tmp_pa
     env = find_agent("rpg", "Pendulum-v1", str(tmp_path)).make_env(1)
     z = np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
     view = make_view(model, env, z)
-    assert view.drawn[0].path.shape == (40, 2) and view.trajectories[0].path.shape[0] == 201
+    drawn, whole = view.drawn[0].path, view.trajectories[0].path
+    assert drawn.shape == (42, 2) and whole.shape[0] == 201
+    assert np.array_equal(drawn[[0, -1]], whole[[0, -1], :2])  # a start and an end are where they are
     assert view.labels[0].startswith("first component (")
     assert make_view(model, env, z, x=0, y=2).drawn[0].path.shape == (201, 2)
 
