@@ -172,3 +172,10 @@ def test_the_novelty_is_that_of_the_steps_asked_for() -> None:
     expected = (100.0 * before + 10.0 * actions + following).squeeze(-1)
     assert th.equal(segment_novelty(bonus, segments), expected)
     assert th.equal(segment_novelty(bonus, segments, th.tensor([[2, 0]])), expected[[2, 0], [0, 1]].unsqueeze(0))
+
+
+def test_another_z_may_come_from_any_row_of_the_batch() -> None:
+    space = make_latent_space("learned_gaussian", 1)
+    stored = th.arange(10.0).unsqueeze(1)
+    drawn = th.cat([relabel_latents(stored, space, 0.1)[:1] for _ in range(300)])
+    assert set(drawn.flatten().tolist()) == set(range(10))

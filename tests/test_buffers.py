@@ -306,7 +306,9 @@ def test_segments_of_an_empty_buffer_are_refused() -> None:
 
 def test_reset_forgets_everything() -> None:
     collector = filled()
+    assert collector.buffer.terminations_seen
     collector.buffer.reset()
+    assert not collector.buffer.terminations_seen and not collector.buffer.lacks_latents
     fresh = Collector(10, [(4, 3), (5,)])
     fresh.buffer = collector.buffer
     for _ in range(4):
@@ -436,3 +438,25 @@ def test_sb3s_buffers_are_replaced_by_their_latent_variants_and_foreign_ones_ref
         latent_buffer_class(LatentDictReplayBuffer, box)
     with pytest.raises(ValueError, match="`replay_buffer_class=NStepReplayBuffer` does not store z; use None, ReplayBuffer"):
         latent_buffer_class(NStepReplayBuffer, box)
+
+
+def test_loading_ends_no_episode_beside_one_that_has_ended() -> None:
+    collector = Collector(20, [(3,), (9,)])
+    for _ in range(3):
+        collector.step()
+    # What the environments show: the first a new episode, the second goes on
+    collector.buffer.after_loading(np.array([[0, 1, 0], [1, 0, 3]], dtype=np.float32))
+    for _ in range(2):
+        collector.step()
+    assert check_segments(collector, collector.buffer.sample_segments(200, 3), 3) == set(collector.stored)
+    collector.buffer.after_loading(np.zeros((2, 3), dtype=np.float32))
+    collector.step()
+    assert collector.buffer.episode_starts[5].all()
+
+
+def test_what_is_overwritten_is_to_be_rated_anew() -> None:
+    collector = filled(23)  # of 10 rows of two environments: the third is overwritten next
+    index = collector.buffer.index_novelty(1.0)
+    assert sorted(np.concatenate(list(index.take_unrated(99)))) == list(range(20))
+    collector.step()
+    assert [places.tolist() for places in index.take_unrated(99)] == [[6, 7]]

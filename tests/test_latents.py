@@ -347,3 +347,9 @@ def test_a_sphere_needs_two_dimensions_and_a_name_must_be_known() -> None:
         make_latent_space("hypersphere", 1)
     with pytest.raises(ValueError, match=r"`latent` must be one of gaussian, .*none or a LatentSpace, got 'gauss'"):
         make_latent_space("gauss", 3)
+
+
+def test_a_learned_pi_of_z_has_no_baseline() -> None:
+    z = th.tensor([[0.3, -1.0], [0.0, 2.0]])
+    assert th.equal(GaussianLatent(2, learned=True).posterior_baseline(z), th.zeros(2))
+    assert th.equal(CategoricalLatent(2).posterior_baseline(th.eye(2)), th.zeros(2))

@@ -319,3 +319,11 @@ def test_category_values_are_regressed_on_the_estimate_of_the_drawn_category() -
     assert loss.item() == pytest.approx(0.5 * (5.0 - 3.0) ** 2 + 0.5 * (2.0 - 2.5) ** 2)
     assert value.grad is None
     assert th.allclose(q.grad, th.tensor([[0.0, 2.0], [-0.5, 0.0], [0.0, 0.0]]))  # type: ignore[arg-type]
+
+
+def test_gradient_of_log_alpha_is_alpha_times_the_entropys_excess() -> None:
+    log_alpha = th.tensor([math.log(0.01)], requires_grad=True)
+    loss = entropy_coefficient_loss(log_alpha, th.full((3, 4), -5.0), target_entropy=2.0)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.03) and log_alpha.grad is not None
+    assert log_alpha.grad.item() == pytest.approx(0.01 * (5.0 - 2.0))

@@ -23,9 +23,9 @@ from sb3_rpg.mixture import ChoiceRecorder, MixtureHead, make_action_head
 from sb3_rpg.networks import TanhNormalHead
 from sb3_rpg.policies import RPGPolicy
 from sb3_rpg.precision import Twin
-from sb3_rpg.updates import update_actor
+from sb3_rpg.updates import losses, update_actor
 from tests.conftest import SMALL_POLICY, changed, labelled_vec_env, parameters_of, small_rpg
-from tests.single_updates import ACT, DIM, OBS, fp32, make_batch, make_settings, neither
+from tests.single_updates import ACT, DIM, OBS, STATE, fp32, make_batch, make_settings, neither
 
 
 def constant_head(outputs: list[float], n_mixture: int = 2, action_dim: int = 1) -> tuple[MixtureHead, nn.Parameter]:
@@ -320,3 +320,35 @@ def test_onnx_is_predict(tmp_path: Path) -> None:
     session = runtime.InferenceSession(tmp_path / "policy.onnx")
     for n in (5, 1):
         assert np.allclose(session.run(["action"], {"obs": obs[:n], "z": z[:n]})[0], expected[:n], atol=1e-5)
+
+
+def test_starts_act_with_the_z_drawn_for_them_and_the_baseline_is_their_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = mixture_policy()
+    head: Any = policy.actor.action_head
+    inputs: list[th.Tensor] = []
+    baselines: list[th.Tensor] = []
+    sample = head.sample_with_choice
+
+    def watched_sample(x: th.Tensor) -> Any:
+        inputs.append(x)
+        return sample(x)
+
+    def watched_loss(log_probs: th.Tensor, values: th.Tensor, baseline: th.Tensor) -> th.Tensor:
+        baselines.append(baseline)
+        return choice_loss(log_probs, values, baseline)
+
+    head.sample_with_choice = watched_sample
+    monkeypatch.setattr(losses, "choice_loss", watched_loss)
+    batch = make_batch(policy, n_starts=3)
+    update_actor(fp32(policy), batch, make_settings())
+    states, z = inputs[0].detach().split([STATE, DIM], dim=-1)
+    assert th.equal(z[3:], batch.latents[3:]) and (z[:3] != batch.latents[:3]).all()
+    assert all(th.equal(x[:, STATE:], z) for x in inputs)
+    assert th.allclose(baselines[0], policy.world_model.predict_values(states, z)[0], atol=1e-6)
+
+
+def test_the_baseline_is_the_rest_of_the_batch() -> None:
+    log_probs = th.tensor([[0.5, 2.0]], requires_grad=True)
+    loss = choice_loss(log_probs, th.tensor([[4.0, 1.0]]), th.tensor([1.0, 0.0]))
+    # Advantages 3 and 1: each less the other's
+    assert loss.item() == pytest.approx(-(2.0 * 0.5 - 2.0 * 2.0) / 2)

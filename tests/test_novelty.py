@@ -214,3 +214,9 @@ def test_what_is_rare_and_new_is_learned_sooner() -> None:
 def test_errors(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=name):
         small_rpg(**{name: value})
+
+
+def test_where_nothing_is_novel_all_are_drawn_alike() -> None:
+    index = NoveltyIndex(3, 2, exponent=1.0)
+    index.rate(np.arange(6), np.zeros(6, dtype=np.float32))
+    assert (np.abs(np.bincount(index.sample(600), minlength=6) - 100) <= 2).all()

@@ -361,3 +361,11 @@ def test_other_observation_spaces(space: spaces.Space) -> None:
     model = small_rpg(Sampled(), intrinsic_reward="auto").learn(14)
     assert model._n_updates == 4
     assert model.predict(space.sample())[0].shape == (1,)
+
+
+@pytest.mark.parametrize("latent", ["learned_gaussian", "categorical", "mixed"])
+def test_where_no_start_is_stored_alpha_z_rests(latent: str) -> None:
+    model = small_rpg(LabelledEnv(lengths=(100,)), latent=latent, buffer_size=20).learn(22)
+    before = model.actor.latent_temperature.item()
+    model.learn(8, reset_num_timesteps=False)
+    assert len(model.replay_buffer.start_index) == 0 and model.actor.latent_temperature.item() == before

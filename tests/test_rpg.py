@@ -454,3 +454,17 @@ def test_tensorboard(tmp_path: Path) -> None:
     small_rpg(tensorboard_log=str(tmp_path)).learn(30, tb_log_name="run", log_interval=1)
     assert [path.name for path in tmp_path.iterdir()] == ["run_1"]
     assert any("tfevents" in path.name for path in (tmp_path / "run_1").iterdir())
+
+
+class Asking(BaseCallback):
+    def _on_step(self) -> bool:
+        self.z = self.model.predict(np.zeros(3, dtype=np.float32))[1][0]  # type: ignore[index]
+        return True
+
+
+def test_evaluations_draw_another_z_where_training_goes_on() -> None:
+    model, asking = small_rpg(learning_starts=100), Asking()
+    model.learn(1, asking)
+    first = asking.z
+    model.learn(1, asking, reset_num_timesteps=False)
+    assert not np.array_equal(first, asking.z)

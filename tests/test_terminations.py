@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,3 +58,10 @@ def test_terminations_are_those_that_targets_see() -> None:
     kwargs = {"replay_buffer_kwargs": {"handle_timeout_termination": False}}
     model = small_rpg(LabelledEnv(lengths=(15,), terminates=False), **kwargs).learn(20)
     assert model.replay_buffer.sample_segments(100, 1).terminated.any() and model.update_settings().model_terminations
+
+
+def test_a_loaded_model_models_terminations_before_it_sees_another(tmp_path: Any) -> None:
+    small_rpg(LabelledEnv(lengths=(15,))).learn(20).save(tmp_path / "model.zip")
+    loaded = RPG.load(tmp_path / "model.zip", LabelledEnv(lengths=(500,)), "cpu")
+    loaded.learn(15, reset_num_timesteps=False)
+    assert not loaded.replay_buffer.terminations_seen and loaded.update_settings().model_terminations

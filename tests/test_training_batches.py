@@ -178,3 +178,25 @@ def test_rewards_that_vec_normalize_leaves_alone_are_scaled(norm_reward: bool) -
     env = VecNormalize(labelled_vec_env(1, lengths=(30,)), norm_reward=norm_reward)
     scale = small_rpg(env).learn(60)._extrinsic_scale()
     assert (scale == 5.0) if norm_reward else (scale < 1.0)
+
+
+def test_starts_are_a_quarter_of_the_actors_batch_and_lend_no_z(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[PolicyBatch] = []
+
+    def spy(twin: Any, batch: PolicyBatch, settings: Any) -> Any:
+        batches.append(batch)
+        return update_actor(twin, batch, settings)
+
+    monkeypatch.setattr("sb3_rpg.training.update_actor", spy)
+    small_rpg(latent="categorical", latent_relabel=1.0, batch_size=8, actor_batch_size=16).learn(20)
+    for batch in batches:
+        assert len(batch.latents) == 16 + 4 and batch.episode_starts[16:].all()
+        assert th.equal(batch.latents[:16].sum(dim=1), th.ones(16))
+
+
+def test_metrics_of_the_reward_are_scaled_extrinsic_and_bonus() -> None:
+    model, seen = small_rpg(reward_scale=3.0, head_steps=None).learn(20), {}
+    model.metrics.add = lambda values, *_: seen.update(values)  # type: ignore[method-assign]
+    segments, rewards, _ = model._sample_segments()
+    assert seen["extrinsic_reward"].item() == pytest.approx(3.0 * segments.rewards.mean().item(), rel=1e-5)
+    assert (seen["extrinsic_reward"] + seen["intrinsic_reward"]).item() == pytest.approx(rewards.mean().item(), rel=1e-5)

@@ -284,6 +284,8 @@ def test_world_models_losses_are_those_of_the_replayed_steps() -> None:
     for k in range(3):
         expected = errors[k].sum() / segments.mask[k].sum()
         assert metrics[f"model_error_step_{k + 1}"].item() == pytest.approx(expected.item(), rel=1e-4)
+    for name, tensor in {"value": values, "target_value": targets.values, "reward": segments.rewards}.items():
+        assert metrics[name].item() == pytest.approx(tensor.mean().item(), rel=1e-4), name
 
 
 # ------------------------------------------------------------- metrics, others
@@ -327,3 +329,16 @@ def test_bfloat16_changes_losses_little(latent: str) -> None:
         if not name.endswith(("_norm", "_accuracy")):
             assert results[1][name].item() == pytest.approx(expected.item(), rel=0.1, abs=0.05), name
             assert results[1][name].dtype == th.float32, name
+
+
+def test_the_step_of_pi_of_z_is_clipped_too() -> None:
+    policy = make_policy("learned_gaussian", sgd=True)
+    before = parameters_of(policy.actor.latent_head)  # type: ignore[arg-type]
+    actor_step(policy, max_grad_norm=1e-3)
+    after = parameters_of(policy.actor.latent_head)  # type: ignore[arg-type]
+    assert sum((after[n] - before[n]).square().sum().item() for n in before) ** 0.5 == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_beta_term_is_beta_times_what_the_posterior_tells() -> None:
+    metrics = actor_step(make_policy(), beta=0.3)
+    assert metrics["beta_term"].item() == pytest.approx(-0.3 * metrics["posterior_loss"].item(), rel=1e-4)

@@ -126,7 +126,8 @@ def successive_halving(
     for all (all failed, say): trying them again would tell little.
 
     :param trial: gives a score for the candidate of this number; the larger the better
-    :param n_candidates: their number; earlier ones are tried first, and are taken where scores are equal
+    :param n_candidates: their number; earlier ones are tried first; where scores are equal, the one of more trials is
+        taken, and the earlier of those
     :param n_trials: at most so many trials
     :param target: stop at the first trial that scores as much
     :return: the best candidate's number, and the scores of all trials of each candidate

@@ -114,3 +114,11 @@ def test_rliable_is_used_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) 
     np.random.seed(5)
     assert interval_of_iqm(scores(np.array([1.0, 2.0, 3.0, 10.0]))) == (2.5, 16.0, 2.5)
     assert np.random.uniform() == expected
+
+
+def test_each_task_is_resampled_on_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "has_rliable", lambda: False)
+    x = np.random.default_rng(0).normal(size=(40, 1))
+    # Runs that are good at one task are as bad at the other: drawn together, they would always cancel out
+    opposite, same = (interval_of_iqm(scores(np.hstack([x, sign * x]), ("a", "b"))) for sign in (-1, 1))
+    assert opposite.high - opposite.low == pytest.approx(same.high - same.low, rel=0.2)

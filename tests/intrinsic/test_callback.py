@@ -272,3 +272,19 @@ def test_names_as_the_zoo_writes_them() -> None:
     (callback,) = utils.get_callback_list(hyperparams)
     assert isinstance(callback, IntrinsicRewardCallback)
     assert callback.batch_size == 64
+
+
+def test_metrics_are_means_over_the_updates() -> None:
+    model = SAC(
+        "MlpPolicy",
+        "Pendulum-v1",
+        replay_buffer_class=IntrinsicReplayBuffer,
+        replay_buffer_kwargs=INTRINSIC,
+        learning_starts=100,
+        **small(),
+    )
+    numbers = iter(range(1000))
+    buffer: Any = model.replay_buffer
+    buffer.update_intrinsic_reward = lambda *_: {"loss": th.tensor(float(next(numbers)))}
+    logged = train(model, 2, updates_per_rollout=3, batch_size=1).values
+    assert logged["intrinsic/loss"] == 2.5  # of 0 to 5

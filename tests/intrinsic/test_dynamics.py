@@ -268,3 +268,11 @@ def test_other_algorithms_learn_with_it(name: str, algorithm: Any, env: str) -> 
     assert model.replay_buffer.intrinsic_reward.statistics.count > 0
     extrinsic = model.replay_buffer.rewards[: model.replay_buffer.pos].reshape(-1)
     assert th.isfinite(sampled.rewards).all() and not np.isin(sampled.rewards.numpy(), extrinsic).all()
+
+
+@pytest.mark.parametrize("name", ["icm", "disagreement"])
+def test_observations_are_standardised_by_those_that_follow(name: str) -> None:
+    bonus = make(name)
+    obs, actions, next_obs = walk(32)
+    bonus.update(obs, actions, next_obs)
+    th.testing.assert_close(bonus.features.statistics.mean, next_obs.mean(dim=0))

@@ -238,3 +238,15 @@ def test_every_vector_space_of_sb3(space: spaces.Space, obs: th.Tensor, dim: int
     assert result.shape == (2, dim) == (2, features.dim)
     assert result.dtype == th.float32
     assert th.isfinite(result).all()
+
+
+def test_one_hot_entries_are_scaled() -> None:
+    features = ObservationFeatures(spaces.Discrete(3), obs_scale=0.5)
+    assert features(th.tensor([[1]])).tolist() == [[0.0, 0.5, 0.0]]
+
+
+def test_standardised_dimensions_are_clipped_on_both_sides_then_scaled() -> None:
+    features = ObservationFeatures(spaces.Box(-np.inf, np.inf, (1,)), obs_scale=0.5)
+    features.observe(th.tensor([[100.0], [102.0]]))
+    result = features(th.tensor([[-1e6], [100.0], [102.0], [1e6]]))
+    np.testing.assert_allclose(result[:, 0].numpy(), [-5.0, -0.5, 0.5, 5.0], rtol=1e-4)

@@ -14,6 +14,7 @@ from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_rpg.intrinsic import IntrinsicDictReplayBuffer, IntrinsicReplayBuffer, uniform_transition_batch
+from sb3_rpg.intrinsic.replay import transitions_at
 
 OBS = spaces.Box(-1000, 1000, (2,))
 ACT = spaces.Box(-1, 1, (1,))
@@ -233,3 +234,13 @@ def test_wrong_arguments_are_named() -> None:
         IntrinsicReplayBuffer(10, OBS, ACT, precision="fp8")
     with pytest.raises(ValueError, match="Unknown intrinsic reward"):
         IntrinsicReplayBuffer(10, OBS, ACT, intrinsic_reward="icn")
+
+
+def test_newest_bonus_is_the_mean_of_the_last_steps() -> None:
+    buffer = make_buffer(n_rows=60, precision="fp32")
+    for _ in range(3):
+        buffer.update_intrinsic_reward(32)
+    rows, envs = np.repeat(np.arange(6, 10), 2), np.tile([0, 1], 4)
+    assert buffer.intrinsic_reward is not None
+    bonus = buffer.intrinsic_reward.bonus(*transitions_at(buffer, rows, envs))
+    assert buffer.newest_rewards(4)[1] == pytest.approx(bonus.mean().item(), rel=1e-5)

@@ -62,7 +62,8 @@ def test_ten_trials_find_the_one_that_works_among_ten() -> None:
         best, scores = successive_halving(lambda i, right=right: float(i == right), 12, 10)  # type: ignore[misc]
         assert best == right
         # Failures are not tried again before others have had their turn
-        assert all(len(own) == 1 for own in scores[:right][:5]) or right < 5
+        if right >= 5:
+            assert all(len(own) == 1 for own in scores[:5])
 
 
 def test_one_trial_takes_the_first() -> None:
@@ -80,6 +81,8 @@ def test_fewer_candidates_than_trials_are_tried_more_often() -> None:
 def test_of_equals_the_first_is_taken() -> None:
     assert successive_halving(lambda i: 1.0, 20, 10)[0] == 0
     assert successive_halving(lambda i: float(i >= 2), 4, 12)[0] == 2
+    # Unless another was tried more often: five candidates once, then the three that are left, two of them twice
+    assert successive_halving(lambda i: 0.0, 8, 10)[0] == 5
 
 
 def test_noise_is_averaged_out() -> None:
@@ -222,3 +225,30 @@ def test_a_plain_environment_is_as_good_as_a_vectorised_one() -> None:
     plain = adapt(model, gym.wrappers.TimeLimit(MazeEnv(reward="escape"), 20), 2, z)
     vectorised = adapt(model, DummyVecEnv([lambda: gym.wrappers.TimeLimit(MazeEnv(reward="escape"), 20)]), 2, z)
     assert plain.scores == vectorised.scores and plain.scores[0][0] > 0
+
+
+def test_standard_error_is_that_of_the_mean() -> None:
+    model = acting_like_z(small_rpg(TargetEnv(0.0)))
+    found = adapt(model, TargetEnv(0.0, noise=0.1), n_trials=8, candidates=LATENTS[2:3])
+    (own,) = found.scores
+    assert len(own) == 8 and found.standard_error == pytest.approx(np.std(own, ddof=1) / 8**0.5)
+
+
+def test_deterministic_reaches_the_policy() -> None:
+    model, asked = acting_like_z(small_rpg(TargetEnv(0.0))), set()
+    act = model.predict
+
+    def watched(obs: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False) -> Any:
+        asked.add(deterministic)
+        return act(obs, state, episode_start)
+
+    model.predict = watched
+    for deterministic in (True, False):
+        asked.clear()
+        adapt(model, TargetEnv(0.0), 2, LATENTS, deterministic=deterministic)
+        assert asked == {deterministic}
+
+
+def test_all_trials_of_a_candidate_count() -> None:
+    told = {0: iter([10.0, 5.0]), 1: iter([9.0, 5.5]), 2: iter([0.0]), 3: iter([0.0])}
+    assert successive_halving(lambda i: next(told[i]), 4, 6)[0] == 0  # 7.5 and 7.25 on average
