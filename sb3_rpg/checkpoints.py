@@ -133,7 +133,7 @@ def load_checkpoint(
         vec_env.seed((model.seed + model.num_timesteps) % 2**31)
     if "seed" not in kwargs:
         set_random_state(content["randomness"])
-        if "action_space" in content:  # of a later version than 0.1.0
+        if "action_space" in content:  # older checkpoints lack it
             model.action_space.np_random.bit_generator.state = content["action_space"]
     return model, content["extra"]
 
