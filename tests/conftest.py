@@ -16,6 +16,8 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_rpg import RPG
+from sb3_rpg.batches import PolicyBatch
+from sb3_rpg.updates import update_actor
 
 # More threads would only wait for each other at these sizes
 th.set_num_threads(1)
@@ -156,6 +158,19 @@ def _seeds() -> None:
     """Tests must not depend on the order that they run in."""
     np.random.seed(0)
     th.manual_seed(0)
+
+
+@pytest.fixture
+def actor_batches(monkeypatch: pytest.MonkeyPatch) -> list[PolicyBatch]:
+    """The batches that actors learn from during the test."""
+    batches: list[PolicyBatch] = []
+
+    def spy(twin: Any, batch: PolicyBatch, settings: Any) -> Any:
+        batches.append(batch)
+        return update_actor(twin, batch, settings)
+
+    monkeypatch.setattr("sb3_rpg.training.update_actor", spy)
+    return batches
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ from sb3_rpg.batches import (
 from sb3_rpg.buffers import SegmentSamples
 from sb3_rpg.intrinsic import IntrinsicReward
 from sb3_rpg.latents import LATENT_SPACES, make_latent_space
-from sb3_rpg.updates import update_actor
 from tests.conftest import LabelledEnv, labelled_vec_env, small_rpg
 
 
@@ -110,14 +109,7 @@ def test_episode_starts_are_put_behind_the_batch() -> None:
     assert longer.episode_starts.tolist() == [False] * 3 + [True] * 2 and longer.latents.shape == (5, 4)
 
 
-def test_both_updates_learn_from_relabelled_latents(monkeypatch: pytest.MonkeyPatch) -> None:
-    batches: list[PolicyBatch] = []
-
-    def spy(twin: Any, batch: PolicyBatch, settings: Any) -> Any:
-        batches.append(batch)
-        return update_actor(twin, batch, settings)
-
-    monkeypatch.setattr("sb3_rpg.training.update_actor", spy)
+def test_both_updates_learn_from_relabelled_latents(actor_batches: list[PolicyBatch]) -> None:
     model = small_rpg(latent_relabel=0.5).learn(40)
     stored: Any = model.replay_buffer
     known = th.as_tensor(stored.latents[: stored.size()]).flatten(0, 1)
@@ -125,9 +117,9 @@ def test_both_updates_learn_from_relabelled_latents(monkeypatch: pytest.MonkeyPa
     def is_stored(latents: th.Tensor) -> list[bool]:
         return [bool((known == z).all(dim=1).any()) for z in latents]
 
-    half = len(batches[-1].latents) // 2
+    half = len(actor_batches[-1].latents) // 2
     expected = [False] * half + [True] * half
-    assert is_stored(batches[-1].latents) == is_stored(model._sample_segments()[0].latents) == expected
+    assert is_stored(actor_batches[-1].latents) == is_stored(model._sample_segments()[0].latents) == expected
     # By default, a share that grows with the episodes' length: here a quarter of their share of 1000 steps
     model = small_rpg(LabelledEnv(lengths=(250,)), batch_size=16).learn(300)
     stored = model.replay_buffer

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,132 +11,13 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
-from stable_baselines3.common.save_util import load_from_pkl, save_to_pkl
 from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_rpg.buffer_registry import latent_buffer_class
-from sb3_rpg.buffers import LatentBufferMixin, LatentDictReplayBuffer, LatentReplayBuffer, SegmentSamples
-from tests.conftest import LabelledEnv, labelled_vec_env
-
-ACTION_SPACE = spaces.Box(-1, 1, (2,))
-
-
-class Step(NamedTuple):
-    """One transition: from ``(env, episode, number)`` to ``(env, episode, number + 1)``."""
-
-    env: int
-    episode: int
-    number: int
-    terminated: bool
-    truncated: bool
-    start: bool
-
-    @property
-    def z(self) -> list[float]:
-        return [self.env + 0.5, self.episode + 0.25]
-
-
-class Collector:
-    """
-    Fills a buffer as RPG does: auto-reset where an episode ends, sometimes a reset of all environments without ``done``.
-
-    :param rows: vector steps that the buffer holds
-    :param lengths: of each environment's episodes, in turn; odd episodes are truncated, even ones terminate
-    :param kind: "vector" or "dict" observations
-    """
-
-    def __init__(self, rows: int, lengths: Sequence[Sequence[int]], kind: str = "vector", **kwargs: Any):
-        self.n_envs, self.lengths, self.kind, self.rows = len(lengths), lengths, kind, rows
-        space = LabelledEnv(space=kind).observation_space
-        buffer_class: Any = LatentDictReplayBuffer if kind == "dict" else LatentReplayBuffer
-        self.buffer: LatentBufferMixin = buffer_class(
-            rows * self.n_envs,
-            space,
-            ACTION_SPACE,
-            device="cpu",
-            n_envs=self.n_envs,
-            latent_dim=2,
-            **kwargs,
-        )
-        self.history: list[list[Step]] = []
-        self._episodes, self._numbers = [0] * self.n_envs, [0] * self.n_envs
-
-    def observations(self, steps: Sequence[Step], after: int = 0) -> Any:
-        label = np.array([[s.env, s.episode, s.number + after] for s in steps], dtype=np.float32)
-        return {"label": label, "extra": label[:, 2:]} if self.kind == "dict" else label
-
-    def reset_all(self) -> None:
-        """What ``learn()`` does: new episodes, without the old ones' having ended."""
-        for env in range(self.n_envs):
-            if self._numbers[env] > 0:
-                self._episodes[env], self._numbers[env] = self._episodes[env] + 1, 0
-
-    def step(self, staged: bool = True) -> None:
-        steps = []
-        for env in range(self.n_envs):
-            episode, number = self._episodes[env], self._numbers[env]
-            done = number + 1 >= self.lengths[env][episode % len(self.lengths[env])]
-            odd = episode % 2 == 1
-            steps.append(Step(env, episode, number, done and not odd, done and odd, number == 0))
-        if staged:
-            self.buffer.stage(np.array([s.z for s in steps], dtype=np.float32), np.array([s.start for s in steps]))
-        self.buffer.add(*self.transition(steps))
-        self.history.append(steps)
-        for s in steps:
-            ended = s.terminated or s.truncated
-            self._episodes[s.env], self._numbers[s.env] = (s.episode + 1, 0) if ended else (s.episode, s.number + 1)
-
-    def transition(self, steps: Sequence[Step]) -> tuple[Any, ...]:
-        return (
-            self.observations(steps),
-            self.observations(steps, after=1),
-            np.array([[s.env, s.number] for s in steps], dtype=np.float32),
-            np.array([100 * s.episode + s.number for s in steps], dtype=np.float32),
-            np.array([s.terminated or s.truncated for s in steps]),
-            [{"TimeLimit.truncated": s.truncated} for s in steps],
-        )
-
-    @property
-    def stored(self) -> dict[tuple[int, int, int], int]:
-        """The index into ``history`` of every transition that the buffer must still hold, by its label."""
-        first = max(0, len(self.history) - self.rows)
-        return {s[:3]: t for t in range(first, len(self.history)) for s in self.history[t]}
-
-    def segment(self, label: tuple[int, int, int], horizon: int) -> list[Step]:
-        """What a segment that starts there has to hold."""
-        first, env = self.stored[label], label[0]
-        steps = [self.history[first][env]]
-        for t in range(first + 1, min(first + horizon, len(self.history))):
-            if self.history[t][env].start:
-                break
-            steps.append(self.history[t][env])
-        return steps
-
-
-def labels(obs: Any) -> list[tuple[int, int, int]]:
-    label = obs["label"] if isinstance(obs, dict) else obs
-    return [(int(e), int(p), int(s)) for e, p, s in label.reshape(-1, 3).tolist()]
-
-
-def check_segments(collector: Collector, segments: SegmentSamples, horizon: int) -> set[tuple[int, int, int]]:
-    """Compare all that was sampled with the collector's own record; return where segments started."""
-    starts = labels(segments.observations)
-    following = labels(segments.next_observations)
-    for b, label in enumerate(starts):
-        steps = collector.segment(label, horizon)
-        n = len(steps)
-        assert segments.mask[:, b].tolist() == [1.0] * n + [0.0] * (horizon - n), label
-        assert segments.latents[b].tolist() == pytest.approx(steps[0].z)
-        assert bool(segments.episode_starts[b]) == steps[0].start
-        for k, s in enumerate(steps):
-            assert following[k * len(starts) + b] == (s.env, s.episode, s.number + 1)
-            assert segments.actions[k, b].tolist() == [s.env, s.number]
-            assert segments.rewards[k, b].item() == 100 * s.episode + s.number
-            assert bool(segments.terminated[k, b]) == s.terminated
-        for k in range(n, horizon):  # masked, and even so never from another episode
-            assert following[k * len(starts) + b][:2] == label[:2]
-    return set(starts)
+from sb3_rpg.buffers import LatentDictReplayBuffer, LatentReplayBuffer, SegmentSamples
+from tests.collector import Collector, check_segments, filled, labels
+from tests.conftest import labelled_vec_env
 
 
 @st.composite
@@ -193,13 +71,6 @@ def test_states_of_the_actors_batch_carry_their_z_and_tell_starts(collector: Col
     for label, latent, start in zip(labels(obs), z.tolist(), starts.tolist(), strict=True):
         assert latent == pytest.approx([label[0] + 0.5, label[1] + 0.25])
         assert start is (label[2] == 0)
-
-
-def filled(n_steps: int = 23, rows: int = 10, kind: str = "vector", **kwargs: Any) -> Collector:
-    collector = Collector(rows, [(4, 3), (5,)], kind, **kwargs)
-    for _ in range(n_steps):
-        collector.step()
-    return collector
 
 
 def test_first_steps_are_uniform_over_all_that_is_stored() -> None:
@@ -307,6 +178,8 @@ def test_segments_of_an_empty_buffer_are_refused() -> None:
 def test_reset_forgets_everything() -> None:
     collector = filled()
     assert collector.buffer.terminations_seen
+    collector.step(staged=False)
+    assert collector.buffer.lacks_latents
     collector.buffer.reset()
     assert not collector.buffer.terminations_seen and not collector.buffer.lacks_latents
     fresh = Collector(10, [(4, 3), (5,)])
@@ -315,21 +188,6 @@ def test_reset_forgets_everything() -> None:
         fresh.step()
     assert check_segments(fresh, fresh.buffer.sample_segments(200, 3), 3) == set(fresh.stored)
     assert len(fresh.buffer.start_index) == 2
-
-
-@pytest.mark.parametrize("kind", ["vector", "dict"])
-def test_saved_and_loaded_buffers_go_on_as_if_nothing_happened(kind: str, tmp_path: Path) -> None:
-    collector = filled(7, kind=kind)
-    save_to_pkl(tmp_path / "buffer.pkl", collector.buffer)
-    loaded: LatentBufferMixin = load_from_pkl(tmp_path / "buffer.pkl")
-    again = pickle.loads(pickle.dumps(collector.buffer))
-    for buffer in (loaded, again):
-        copy = filled(7, kind=kind)
-        copy.buffer = buffer
-        for _ in range(9):
-            copy.step()
-        assert check_segments(copy, buffer.sample_segments(400, 3), 3) == set(copy.stored)
-        assert set(labels(buffer.sample_starts(100))) == {s for s in copy.stored if s[2] == 0}
 
 
 @pytest.mark.parametrize("steps", [7, 10, 23])
@@ -343,43 +201,6 @@ def test_stored_steps_come_in_order_also_around_the_ring(steps: int) -> None:
         assert starts.tolist() == [step.start for step in row]
         assert dones.astype(bool).tolist() == [step.terminated or step.truncated for step in row]
         assert np.array_equal(rewards, collector.transition(row)[3])
-
-
-def contents(buffer: LatentBufferMixin) -> dict[str, Any]:
-    state = {name: value for name, value in vars(buffer).items() if name != "start_index"}
-    return {**state, "starts": buffer.start_index.sample(300).tolist()}
-
-
-@pytest.mark.parametrize("kind", ["vector", "dict"])
-@pytest.mark.parametrize("steps", [0, 7, 10, 27])
-def test_files_hold_what_is_stored_and_loaded_buffers_have_the_room_of_the_others(kind: str, steps: int) -> None:
-    collector = Collector(10, [(4, 3), (5,)], kind)
-    for _ in range(steps):
-        collector.step()
-    loaded: LatentBufferMixin = pickle.loads(pickle.dumps(collector.buffer))
-    np.random.seed(0)
-    expected = contents(collector.buffer)
-    np.random.seed(0)
-    np.testing.assert_equal(contents(loaded), expected)
-    large = Collector(200_000, [(4, 3), (5,)], kind)
-    for _ in range(7):
-        large.step()
-    assert len(pickle.dumps(large.buffer)) < 10_000
-    assert pickle.loads(pickle.dumps(large.buffer)).latents.shape == (200_000, 2, 2)
-    assert large.buffer.latents.shape == (200_000, 2, 2)
-
-
-def test_files_of_earlier_versions_are_loaded() -> None:
-    collector = filled(7)
-    buffer, index = collector.buffer, collector.buffer.start_index
-    old_index = index.__class__.__new__(index.__class__)
-    old_index.__setstate__(dict(vars(index)))
-    old = LatentReplayBuffer.__new__(LatentReplayBuffer)
-    old.__setstate__({**vars(buffer), "start_index": old_index})
-    np.random.seed(0)
-    expected = contents(buffer)
-    np.random.seed(0)
-    np.testing.assert_equal(contents(old), expected)
 
 
 @pytest.mark.parametrize("kind", ["vector", "dict"])
@@ -438,25 +259,3 @@ def test_sb3s_buffers_are_replaced_by_their_latent_variants_and_foreign_ones_ref
         latent_buffer_class(LatentDictReplayBuffer, box)
     with pytest.raises(ValueError, match="`replay_buffer_class=NStepReplayBuffer` does not store z; use None, ReplayBuffer"):
         latent_buffer_class(NStepReplayBuffer, box)
-
-
-def test_loading_ends_no_episode_beside_one_that_has_ended() -> None:
-    collector = Collector(20, [(3,), (9,)])
-    for _ in range(3):
-        collector.step()
-    # What the environments show: the first a new episode, the second goes on
-    collector.buffer.after_loading(np.array([[0, 1, 0], [1, 0, 3]], dtype=np.float32))
-    for _ in range(2):
-        collector.step()
-    assert check_segments(collector, collector.buffer.sample_segments(200, 3), 3) == set(collector.stored)
-    collector.buffer.after_loading(np.zeros((2, 3), dtype=np.float32))
-    collector.step()
-    assert collector.buffer.episode_starts[5].all()
-
-
-def test_what_is_overwritten_is_to_be_rated_anew() -> None:
-    collector = filled(23)  # of 10 rows of two environments: the third is overwritten next
-    index = collector.buffer.index_novelty(1.0)
-    assert sorted(np.concatenate(list(index.take_unrated(99)))) == list(range(20))
-    collector.step()
-    assert [places.tolist() for places in index.take_unrated(99)] == [[6, 7]]

@@ -16,6 +16,7 @@ from scipy.stats import chisquare
 
 from sb3_rpg import RPG
 from sb3_rpg.novelty import NoveltyIndex, SumTree
+from tests.collector import filled
 from tests.conftest import LabelledEnv, labelled_vec_env, small_rpg
 
 
@@ -220,3 +221,11 @@ def test_where_nothing_is_novel_all_are_drawn_alike() -> None:
     index = NoveltyIndex(3, 2, exponent=1.0)
     index.rate(np.arange(6), np.zeros(6, dtype=np.float32))
     assert (np.abs(np.bincount(index.sample(600), minlength=6) - 100) <= 2).all()
+
+
+def test_what_is_overwritten_is_to_be_rated_anew() -> None:
+    collector = filled(23)  # of 10 rows of two environments: the third is overwritten next
+    index = collector.buffer.index_novelty(1.0)
+    assert sorted(np.concatenate(list(index.take_unrated(99)))) == list(range(20))
+    collector.step()
+    assert [places.tolist() for places in index.take_unrated(99)] == [[6, 7]]

@@ -14,7 +14,6 @@ from sb3_rpg import RPG
 from sb3_rpg.batches import PolicyBatch, take_steps
 from sb3_rpg.policies import PlanningConfig
 from sb3_rpg.reward_scaling import ReturnScaler
-from sb3_rpg.updates import update_actor
 from tests.conftest import LabelledEnv, labelled_vec_env, small_rpg
 
 
@@ -134,20 +133,13 @@ def test_vec_normalize(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["vector", "dict"])
 @pytest.mark.parametrize("latent", ["gaussian", "categorical"])
 def test_actors_batch_is_normalised_and_has_as_many_episode_starts_again_as_a_quarter(
-    latent: str, kind: str, monkeypatch: pytest.MonkeyPatch
+    latent: str, kind: str, actor_batches: list[PolicyBatch]
 ) -> None:
-    batches: list[PolicyBatch] = []
-
-    def spy(twin: Any, batch: PolicyBatch, settings: Any) -> Any:
-        batches.append(batch)
-        return update_actor(twin, batch, settings)
-
-    monkeypatch.setattr("sb3_rpg.training.update_actor", spy)
     env = VecNormalize(labelled_vec_env(2, space=kind))
     small_rpg(env, "MultiInputPolicy" if kind == "dict" else "MlpPolicy", latent=latent).learn(30)
-    observations: Any = batches[-1].observations
+    observations: Any = actor_batches[-1].observations
     n_starts = 2 if latent == "categorical" else 0
-    latents, flags = batches[-1].latents, batches[-1].episode_starts
+    latents, flags = actor_batches[-1].latents, actor_batches[-1].episode_starts
     assert len(latents) == len(flags) == 8 + n_starts and flags.dtype == th.bool
     # Statistics have moved by one step of the environments since the batch was drawn
     raw = {key: value.numpy() for key, value in observations.items()} if kind == "dict" else observations.numpy()
@@ -180,16 +172,10 @@ def test_rewards_that_vec_normalize_leaves_alone_are_scaled(norm_reward: bool) -
     assert (scale == 5.0) if norm_reward else (scale < 1.0)
 
 
-def test_starts_are_a_quarter_of_the_actors_batch_and_lend_no_z(monkeypatch: pytest.MonkeyPatch) -> None:
-    batches: list[PolicyBatch] = []
-
-    def spy(twin: Any, batch: PolicyBatch, settings: Any) -> Any:
-        batches.append(batch)
-        return update_actor(twin, batch, settings)
-
-    monkeypatch.setattr("sb3_rpg.training.update_actor", spy)
+def test_starts_are_a_quarter_of_the_actors_batch_and_lend_no_z(actor_batches: list[PolicyBatch]) -> None:
     small_rpg(latent="categorical", latent_relabel=1.0, batch_size=8, actor_batch_size=16).learn(20)
-    for batch in batches:
+    assert len(actor_batches) == 10
+    for batch in actor_batches:
         assert len(batch.latents) == 16 + 4 and batch.episode_starts[16:].all()
         assert th.equal(batch.latents[:16].sum(dim=1), th.ones(16))
 
