@@ -124,7 +124,7 @@ CASES = (
     Case(
         "value_overestimation",
         "value_bias_relative",
-        "values' excess over what was reached\n(multiples of it)",
+        "values' excess over what was reached\n(multiples of size and spread)",
         {"reward_scale": Ramp(20.0, 0.1, 4000, 4200)},
     ),
     Case(
