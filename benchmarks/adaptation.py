@@ -36,7 +36,7 @@ from benchmarks.figures import colors_of
 from benchmarks.measures import EVALUATION_SEEDS, isolated_randomness
 from benchmarks.provenance import environment, origin
 from benchmarks.report import IMAGES
-from benchmarks.runs import RESULTS, WORK, RunFolder, RunSpec, locked, read_json, write_json, write_text
+from benchmarks.runs import RESULTS, WORK, RunFolder, RunSpec, add_to_json, locked, write_text
 from benchmarks.schema import METRIC_LABELS, RANDOM_BASELINES
 from benchmarks.settings import load_zoo
 from sb3_rpg.envs import MazeVecEnv, WeakActuator
@@ -321,8 +321,8 @@ def measure_missing(
 
     :param robustness: the changes
     :param work: the work folder of the experiment
-    :param path: the CSV file, rewritten after each measurement; beside it, a ``.json`` tells where what was measured of each
-        run comes from
+    :param path: the CSV file, rewritten after each measurement; beside it, a ``.json`` tells by run and protocol where
+        they come from
     :param protocol: how much is spent
     :param labels: labels of algorithms; None: all
     :param again: replace what is in the file of these runs, as after they were made anew with the same settings
@@ -352,13 +352,7 @@ def measure_missing(
                 rows = {_key_of(row): row for row in read_rows(path)} | {_key_of(row): {**row, **_texts(values)}}
                 lines = [",".join(COLUMNS), *(",".join(row[column] for column in COLUMNS) for row in rows.values())]
                 write_text(path, "\n".join(lines) + "\n")
-                _note_origin(path.with_suffix(".json"), spec, {**environment(), **code})
-
-
-def _note_origin(path: Path, spec: RunSpec, details: dict[str, Any]) -> None:
-    content = read_json(path) if path.is_file() else {}
-    content.setdefault(spec.label, {})[str(spec.seed)] = details
-    write_json(path, content)
+                add_to_json(path.with_suffix(".json"), {f"{spec.name}, {protocol}": {**environment(), **code}})
 
 
 def _key_of(row: dict[str, str]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from benchmarks.bootstrap import ROOT
 from benchmarks.diagnosis_cases import CASES, Case
 from benchmarks.figures import PALETTE, pyplot, save_figure
 from benchmarks.provenance import environment, origin
-from benchmarks.runs import RESULTS, read_json, write_json, write_text
+from benchmarks.runs import RESULTS, add_to_json, write_text
 from sb3_rpg.diagnostics import DiagnosticsCallback, TrainingWarning
 from sb3_rpg.diagnostics import detectors as thresholds
 
@@ -160,12 +160,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown failures: {', '.join(sorted(unknown))}; known: {', '.join(names)}")
     if not parsed.draw:
         healthy_runs: dict[str, Watched] = {}
-        about, code = FOLDER / "manifest.json", origin()
+        code = origin()
         for case in CASES:
             if not parsed.failures or case.name in parsed.failures:
                 write_rows(FOLDER / f"{case.name}.csv", run_case(case, healthy_runs))
-                known = read_json(about) if about.is_file() else {}
-                write_json(about, {**known, case.name: {**environment(), **code}})
+                add_to_json(FOLDER / "manifest.json", {case.name: {**environment(), **code}})
     try:
         draw(FOLDER, PICTURE)
     except ValueError as error:

@@ -54,6 +54,7 @@ def _standard(task: str, *others: Algorithm) -> Experiment:
         ),
         baseline="sac",
         seeds=3,
+        milestones=(25_000, 50_000),
     )
 
 

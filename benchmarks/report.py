@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
     parser.add_argument("experiment", help="name of an experiment, see `python -m benchmarks.run --list`")
     parser.add_argument("--x", choices=AXES, default="steps", help="what curves are drawn over (default: %(default)s)")
+    parser.add_argument("--baseline", help="print the table alone, with probabilities of being better than this algorithm")
     parser.add_argument("--n-timesteps", "-n", type=int, help="as given to benchmarks.run")
     parser.add_argument("--tuning", action="store_true", help="as given to benchmarks.run")
     parsed = parser.parse_args(arguments)
@@ -224,6 +226,10 @@ def main(arguments: list[str] | None = None) -> int:
         if parsed.n_timesteps is not None:
             experiment = experiment.with_budget(parsed.n_timesteps)
         _, folder = locations(experiment, parsed.tuning)
+        if parsed.baseline is not None:
+            experiment = replace(experiment, baseline=parsed.baseline)
+            print(make_table(experiment, load_curves(folder, experiment), Results(folder)))
+            return 0
         images = IMAGES if folder.is_relative_to(RESULTS) else folder
         for path in report(experiment, folder, images, parsed.x):
             print(f"written: {path}")

@@ -7,7 +7,7 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -195,6 +195,17 @@ def read_json(path: Path) -> Any:
     :return: its content
     """
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def add_to_json(path: Path, entries: Mapping[str, Any]) -> None:
+    """
+    Replace or add entries of a file that holds a mapping; where there is none, it is made.
+
+    :param path: the file
+    :param entries: by name
+    """
+    known = read_json(path) if path.is_file() else {}
+    write_json(path, {**known, **entries})
 
 
 def is_locked(path: Path) -> bool:

@@ -21,7 +21,7 @@ import torch as th
 
 from benchmarks.bootstrap import ROOT
 from benchmarks.provenance import environment, origin
-from benchmarks.runs import read_json, write_json
+from benchmarks.runs import add_to_json
 from benchmarks.speed_measures import SECTIONS, Row
 
 RESULTS = ROOT / "benchmarks" / "results" / "speed"
@@ -72,7 +72,7 @@ def write(lines: list[Row], details: dict[str, Any], name: str) -> None:
     :param name: of the files
     """
     RESULTS.mkdir(parents=True, exist_ok=True)
-    path, about = RESULTS / f"{name}.csv", RESULTS / f"{name}.json"
+    path = RESULTS / f"{name}.csv"
     measured = {line.section for line in lines}
     kept: list[dict[str, Any]] = []
     if path.exists():
@@ -83,8 +83,7 @@ def write(lines: list[Row], details: dict[str, Any], name: str) -> None:
         writer.writeheader()
         writer.writerows(kept)
         writer.writerows(asdict(line) for line in lines)
-    sections = read_json(about) if about.is_file() else {}
-    write_json(about, {**sections, **{section: details for section in sorted(measured)}})
+    add_to_json(RESULTS / f"{name}.json", dict.fromkeys(sorted(measured), details))
 
 
 if __name__ == "__main__":

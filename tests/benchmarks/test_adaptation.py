@@ -66,8 +66,8 @@ def test_a_small_run_writes_rows_and_figure_and_is_not_repeated(
     assert (tmp_path / "maze.md").read_text() in capsys.readouterr().out
     capsys.readouterr()
     origins = read_json(tmp_path / "maze.json")
-    assert {label: list(seeds) for label, seeds in origins.items()} == {"none": ["0"], "rpg": ["0"], "sac": ["0"]}
-    assert {"torch", "commit", "processor"} <= origins["rpg"]["0"].keys()
+    assert set(origins) == {f"{label}/seed 0, 3-2-4" for label in ("none", "rpg", "sac")}
+    assert {"torch", "commit", "processor"} <= origins["rpg/seed 0, 3-2-4"].keys()
     # A mean over one of two changes is none
     path.write_text("\n".join(first.splitlines()[:4]) + "\n")
     assert adaptation.main([*arguments, "--draw"]) == 0

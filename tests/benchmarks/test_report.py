@@ -231,6 +231,18 @@ def test_report_writes_table_and_figures(tmp_path: Path, experiment: Experiment,
     assert [path.read_bytes() for path in report(experiment, tmp_path, images)] == before
 
 
+def test_a_table_against_another_baseline_writes_nothing(
+    tmp_path: Path, experiment: Experiment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmarks.report.find_experiment", lambda name: experiment)
+    monkeypatch.setattr("benchmarks.report.locations", lambda *_: (tmp_path, tmp_path))
+    before = sorted(tmp_path.iterdir())
+    assert main(["tiny", "--baseline", "rpg"]) == 0
+    assert "| P(better than rpg) |" in capsys.readouterr().out and sorted(tmp_path.iterdir()) == before
+    assert main(["tiny", "--baseline", "td3"]) == 2
+    assert "baseline='td3' of 'tiny_maze' is none of its algorithms" in capsys.readouterr().err
+
+
 def test_what_is_measured_at_the_end_alone_has_no_curve(tmp_path: Path, experiment: Experiment) -> None:
     at_the_end = replace(experiment, metrics=(Metric("coverage", experiment.budget),))
     assert report(at_the_end, tmp_path, tmp_path / "images") == [tmp_path / "table.md"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import speed
+from benchmarks.runs import read_json
 from benchmarks.speed_cases import count_flops, filler
 from benchmarks.speed_profile import BOOKKEEPING, KINDS, kind_of
 from benchmarks.timing import Timing, time_in_turn
@@ -63,7 +64,8 @@ def test_smoke_of_learning(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_measuring_one_section_keeps_the_others(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(speed, "RESULTS", tmp_path)
-    speed.write([speed.Row("update", "a", 1.0, "ms"), speed.Row("learn", "b", 2.0, "ms")], {}, "threads_1")
-    speed.write([speed.Row("update", "c", 3.0, "ms")], {}, "threads_1")
+    speed.write([speed.Row("update", "a", 1.0, "ms"), speed.Row("learn", "b", 2.0, "ms")], {"commit": "1"}, "threads_1")
+    speed.write([speed.Row("update", "c", 3.0, "ms")], {"commit": "2"}, "threads_1")
     text = (tmp_path / "threads_1.csv").read_text()
     assert "learn,b" in text and "update,c" in text and "update,a" not in text
+    assert read_json(tmp_path / "threads_1.json") == {"update": {"commit": "2"}, "learn": {"commit": "1"}}
