@@ -14,11 +14,11 @@ from sb3_rpg.modes.choice import sample_latents
 from sb3_rpg.modes.clusters import Mode, diversity, effective_mode_count, find_modes, path_spread
 from sb3_rpg.modes.trajectories import Descriptor, Trajectory, first_observation, roll_out
 from sb3_rpg.randomness import SeparateStream
+from sb3_rpg.rpg import RPG
 from sb3_rpg.saving import atomic_path
 
 if TYPE_CHECKING:
     from sb3_rpg.envs.maze_layout import Passage
-    from sb3_rpg.rpg import RPG
 
 #: what SB3's loggers of text cannot show
 TEXT_FORMATS = ("stdout", "log", "json", "csv")
@@ -60,7 +60,7 @@ class ModesCallback(BaseCallback):
     :raises ImportError: when training starts, if scikit-learn, or matplotlib for a picture, is missing
     """
 
-    model: "RPG"
+    model: RPG
 
     def __init__(
         self,
@@ -92,8 +92,6 @@ class ModesCallback(BaseCallback):
         self._history: dict[str, list[Any]] = {name: [] for name in ("timesteps", "latents", "returns", "modes", "successes")}
 
     def _init_callback(self) -> None:
-        from sb3_rpg.rpg import RPG
-
         if not isinstance(self.model, RPG):
             raise ValueError(f"ModesCallback looks at the z of RPG; this is {type(self.model).__name__}, which has none")
         if self.model.latent_space.dim == 0:
