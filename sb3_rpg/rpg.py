@@ -80,7 +80,8 @@ class RPG(LatentTraining):
     :param latent_dim: width of z; number of categories of a categorical z
     :param latent_kwargs: further arguments of the latent space
     :param beta: weight of log p_phi(z|s,a) in the reward: smaller, z is ignored; larger, modes are told apart but not
-        used. A number, a function of the remaining progress, or a :class:`~sb3_rpg.schedules.Ramp`
+        used. With a categorical z try 0.05, see `docs/algorithm.md`. A number, a function of the remaining progress, or
+        a :class:`~sb3_rpg.schedules.Ramp`
     :param posterior_baseline: whether, for a z of fixed prior, ``beta`` weighs log p_phi(z|s,a) less that of a posterior that
         knows nothing, see :meth:`~sb3_rpg.posterior.Posterior.reward`; the paper: not
     :param latent_ent_coef: alpha_z, weight of the entropy of a learned pi(z|s1); as ``beta``, or "auto" (from 1, or from the
