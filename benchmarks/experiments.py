@@ -18,7 +18,7 @@ RPG, SAC, SAC_RND = Algorithm("rpg", "rpg"), Algorithm("sac", "sac"), Algorithm(
 #: the same model, updates and bonus without z
 MBSAC_R = Algorithm("mbsac_r", "rpg", {"latent": "none"})
 MBSAC = Algorithm("mbsac", "rpg", {"latent": "none"})  # where there is no bonus
-#: of log p(z|s,a), less is to be gained than with a Gaussian z of 12: with the file's beta of 0.01 z is ignored
+#: of log p(z|s,a), less is to be gained than with a Gaussian z of 12: with the file's beta of 0.01 z was ignored (one seed)
 RPG_CATEGORICAL = Algorithm("rpg_categorical", "rpg", {"latent": "categorical", "beta": 0.05})
 #: what is left out for speed: float32, targets of as many imagined steps as the actor's, all replayed steps; the actor's
 #: states are named although they are the default, as its runs are known by their settings
